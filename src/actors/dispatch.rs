@@ -1,0 +1,90 @@
+//! One actor per channel: it owns the lanes of the channel's providers and keeps their leases.
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::messages::Drain;
+use super::supervisor::Lifeline;
+use super::tasks::{Task, Tasks};
+use crate::delivery::lane::{DispatchContext, Lane, LaneSettings};
+use crate::delivery::recovery::LeaseKeeper;
+use crate::domain::channel::Channel;
+
+/// What the actor works with.
+#[derive(Clone)]
+pub struct DispatchDuty {
+    /// The channel.
+    pub channel: Channel,
+    /// Names this instance; only the owner of a claim may settle it.
+    pub instance: String,
+    /// The channel's providers, in order.
+    pub lanes: Vec<Arc<LaneSettings>>,
+    /// What all lanes share.
+    pub context: Arc<DispatchContext>,
+}
+
+/// See the module.
+pub struct DispatchActor {
+    duty: DispatchDuty,
+    io: Handle,
+    lifeline: Lifeline,
+    tasks: Option<Tasks>,
+}
+
+impl DispatchActor {
+    /// The dispatcher of a channel.
+    pub fn new(duty: DispatchDuty, io: Handle, lifeline: Lifeline) -> Self {
+        Self { duty, io, lifeline, tasks: None }
+    }
+
+    fn tasks(&self, stop: &CancellationToken) -> Vec<Task> {
+        let DispatchDuty { channel, instance, lanes, context } = self.duty.clone();
+        // Every incarnation has a name of its own: what a dead one holds is taken over when its lease expires.
+        let owner = format!("{instance}/{channel}/{}", uuid::Uuid::new_v4().simple());
+        let mut tasks: Vec<Task> = Vec::new();
+        for lane in &lanes {
+            let lane = Lane::new(Arc::clone(&context), Arc::clone(lane), owner.clone());
+            let stop = stop.clone();
+            tasks.push(Box::pin(async move {
+                lane.run(stop).await;
+                Ok(())
+            }));
+        }
+        let keeper = LeaseKeeper { context, channel, owner, lanes };
+        let stop = stop.clone();
+        tasks.push(Box::pin(async move {
+            keeper.run(stop).await;
+            Ok(())
+        }));
+        tasks
+    }
+}
+
+impl Actor for DispatchActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let stop = CancellationToken::new();
+        let tasks = Tasks::start(&self.io, self.tasks(&stop), stop);
+        let failure = tasks.failure().into_actor(self).map(|why, actor, context| {
+            actor.lifeline.because(why);
+            context.stop();
+        });
+        context.spawn(failure);
+        self.tasks = Some(tasks);
+    }
+}
+
+impl Handler<Drain> for DispatchActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Drain(deadline): Drain, _: &mut Self::Context) -> Self::Result {
+        match &self.tasks {
+            Some(tasks) => Box::pin(tasks.drain(deadline)),
+            None => Box::pin(async {}),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The monitor: asks every dependency whether it answers, measures lag and topic depth, and keeps the picture that
+//! `/health` shows, so that the answer never waits for anything that is down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use metrics::gauge;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::consumer_group::ConsumerGroupActor;
+use super::messages::GroupStatus;
+use super::slot::Slot;
+use super::supervisor::Lifeline;
+use super::tasks::{Task, Tasks};
+use crate::ports::cluster::ClusterView;
+use crate::ports::probe::Probe;
+use crate::ports::source::SourceStatus;
+use crate::telemetry::events;
+use crate::telemetry::metric_definitions::{LAG, TOPIC_MESSAGES};
+
+/// A dependency as it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DependencyHealth {
+    /// Whether it answered.
+    pub up: bool,
+    /// Why not, in words.
+    pub problem: Option<String>,
+}
+
+/// A consumer group as it was last seen.
+#[derive(Debug, Clone, Default)]
+pub struct GroupHealth {
+    /// Where its source stands; `None` while its actor is being rebuilt.
+    pub source: Option<SourceStatus>,
+    /// Records waiting, by topic and partition.
+    pub lag: BTreeMap<(String, i32), i64>,
+}
+
+/// The whole picture.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    /// By name: `kafka`, `database`, `redis`.
+    pub dependencies: BTreeMap<String, DependencyHealth>,
+    /// By group id.
+    pub groups: BTreeMap<String, GroupHealth>,
+    /// Topics whose depth is known.
+    pub topics: usize,
+}
+
+/// What the monitor works with.
+#[derive(Clone)]
+pub struct MonitorDuty {
+    /// Dependencies by name.
+    pub probes: Vec<(String, Arc<dyn Probe>)>,
+    /// The topics and their partitions.
+    pub topics: Vec<(Arc<str>, i32)>,
+    /// A look at them.
+    pub cluster: Arc<dyn ClusterView>,
+    /// The groups by id.
+    pub groups: Vec<(String, Slot<ConsumerGroupActor>)>,
+    /// Between two looks.
+    pub interval: Duration,
+    /// A question is given up after this time.
+    pub deadline: Duration,
+    /// Where the picture goes.
+    pub picture: watch::Sender<Picture>,
+}
+
+/// See the module.
+pub struct MonitorActor {
+    duty: MonitorDuty,
+    io: Handle,
+    lifeline: Lifeline,
+    tasks: Option<Tasks>,
+}
+
+impl MonitorActor {
+    /// The monitor over its duty.
+    pub fn new(duty: MonitorDuty, io: Handle, lifeline: Lifeline) -> Self {
+        Self { duty, io, lifeline, tasks: None }
+    }
+}
+
+impl Actor for MonitorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        // Two loops: a cluster that answers slowly must not delay the news that it is down.
+        let (probing, measuring) = (self.duty.clone(), self.duty.clone());
+        let tasks: Vec<Task> = vec![
+            Box::pin(async move {
+                loop {
+                    probing.probe().await;
+                    tokio::time::sleep(probing.interval).await;
+                }
+            }),
+            Box::pin(async move {
+                loop {
+                    measuring.measure().await;
+                    tokio::time::sleep(measuring.interval).await;
+                }
+            }),
+        ];
+        let tasks = Tasks::start(&self.io, tasks, CancellationToken::new());
+        let failure = tasks.failure().into_actor(self).map(|why, actor, context| {
+            actor.lifeline.because(why);
+            context.stop();
+        });
+        context.spawn(failure);
+        self.tasks = Some(tasks);
+    }
+}
+
+impl MonitorDuty {
+    /// Asks all dependencies at once.
+    async fn probe(&self) {
+        let asked = self.probes.iter().map(|(name, probe)| async move {
+            // Twice the deadline: a probe that does not keep its own is cut off here.
+            let answer = tokio::time::timeout(self.deadline * 2, probe.check(self.deadline)).await;
+            (name, answer.unwrap_or_else(|_| Err("no answer".to_owned())))
+        });
+        for (name, answer) in futures::future::join_all(asked).await {
+            let health = DependencyHealth { up: answer.is_ok(), problem: answer.err() };
+            let problem = health.problem.clone().unwrap_or_default();
+            let mut before = None;
+            let up = health.up;
+            self.picture.send_modify(|picture| before = picture.dependencies.insert(name.clone(), health));
+            if before.is_some_and(|b| b.up != up) {
+                events::dependency_changed(name, up, &problem);
+            }
+        }
+    }
+
+    /// Measures depth and lag.
+    async fn measure(&self) {
+        let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
+        let mut starts: BTreeMap<(String, i32), i64> = BTreeMap::new();
+        let mut topics = 0;
+        for (topic, partitions) in &self.topics {
+            match self.cluster.offsets(topic, *partitions, self.deadline).await {
+                Ok(offsets) => {
+                    topics += 1;
+                    let depth: i64 = offsets.iter().map(|(start, end)| end - start).sum();
+                    gauge!(TOPIC_MESSAGES, "topic" => topic.to_string()).set(depth as f64);
+                    for (partition, (start, end)) in offsets.into_iter().enumerate() {
+                        starts.insert((topic.to_string(), partition as i32), start);
+                        ends.insert((topic.to_string(), partition as i32), end);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(topic = &**topic, error, "topic depth is unknown");
+                    // The others would not answer either, each after its own deadline.
+                    break;
+                }
+            }
+        }
+        for (group, slot) in &self.groups {
+            let source = slot.send(GroupStatus).await.flatten();
+            let lag = source.as_ref().map(|s| lag_of(group, s, &starts, &ends)).unwrap_or_default();
+            self.picture.send_modify(|picture| {
+                let health = picture.groups.entry(group.clone()).or_default();
+                if !lag.is_empty() || source.is_none() {
+                    health.lag = lag;
+                }
+                health.source = source;
+            });
+        }
+        self.picture.send_modify(|picture| picture.topics = topics);
+    }
+}
+
+/// The lag of what this instance owns; a partition without a position yet has everything before it.
+fn lag_of(
+    group: &str,
+    source: &SourceStatus,
+    starts: &BTreeMap<(String, i32), i64>,
+    ends: &BTreeMap<(String, i32), i64>,
+) -> BTreeMap<(String, i32), i64> {
+    let mut lag = BTreeMap::new();
+    for partition in &source.assigned {
+        let at = (partition.topic.clone(), partition.partition);
+        let Some(end) = ends.get(&at) else { continue };
+        let position = partition.position.or(partition.committed).or(starts.get(&at).copied()).unwrap_or(*end);
+        let waiting = (end - position).max(0);
+        gauge!(
+            LAG,
+            "topic" => at.0.clone(), "partition" => at.1.to_string(), "consumer_group" => group.to_owned()
+        )
+        .set(waiting as f64);
+        lag.insert(at, waiting);
+    }
+    lag
+}

@@ -1,0 +1,197 @@
+//! librdkafka's configuration: our defaults, then the operator's properties, then what safety does not leave open.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+/// What every client of this process shares.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    /// `host:port,…`.
+    pub brokers: String,
+    /// Shown in the brokers' logs and quotas.
+    pub client_id: String,
+    /// Any librdkafka property.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A property that librdkafka does not take.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("kafka.properties: {0}")]
+pub struct InvalidProperty(String);
+
+/// Properties that only producers know (librdkafka's CONFIGURATION.md, column P); consumers would warn about them.
+const PRODUCER_ONLY: [&str; 24] = [
+    "transactional.id",
+    "transaction.timeout.ms",
+    "enable.idempotence",
+    "enable.gapless.guarantee",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.ms",
+    "queue.buffering.backpressure.threshold",
+    "linger.ms",
+    "message.send.max.retries",
+    "retries",
+    "compression.codec",
+    "compression.type",
+    "compression.level",
+    "batch.num.messages",
+    "batch.size",
+    "delivery.report.only.error",
+    "sticky.partitioning.linger.ms",
+    "request.required.acks",
+    "acks",
+    "request.timeout.ms",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "partitioner",
+];
+
+/// Properties that only consumers know (column C).
+const CONSUMER_ONLY: [&str; 30] = [
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "group.protocol.type",
+    "group.remote.assignor",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "coordinator.query.interval.ms",
+    "max.poll.interval.ms",
+    "enable.auto.commit",
+    "auto.commit.interval.ms",
+    "enable.auto.offset.store",
+    "queued.min.messages",
+    "queued.max.messages.kbytes",
+    "fetch.wait.max.ms",
+    "fetch.queue.backoff.ms",
+    "fetch.message.max.bytes",
+    "max.partition.fetch.bytes",
+    "fetch.max.bytes",
+    "fetch.min.bytes",
+    "fetch.error.backoff.ms",
+    "isolation.level",
+    "enable.partition.eof",
+    "check.crcs",
+    "auto.offset.reset",
+    "offset.store.method",
+    "offset.store.path",
+    "consume.callback.max.messages",
+    "allow.auto.create.topics",
+];
+
+impl ClientSettings {
+    /// For asking about the cluster and changing it.
+    pub fn admin(&self) -> ClientConfig {
+        let mut config = self.base();
+        self.apply(&mut config, |name| !PRODUCER_ONLY.contains(&name) && !CONSUMER_ONLY.contains(&name));
+        config
+    }
+
+    /// For producers: idempotent, every record acknowledged by all replicas.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.base();
+        // While the broker is away records stay in the producer's queue, in order, and are written when it returns;
+        // a record that timed out could be overtaken by a later one of its key. The queue is bounded.
+        config.set("message.timeout.ms", "0");
+        config.set("queue.buffering.max.messages", "100000");
+        config.set("queue.buffering.max.kbytes", "65536");
+        config.set("linger.ms", "2");
+        config.set("compression.type", "lz4");
+        self.apply(&mut config, |name| !CONSUMER_ONLY.contains(&name));
+        config.set("enable.idempotence", "true");
+        config.set("acks", "all");
+        config
+    }
+
+    /// For consumer groups: offsets are stored by hand, behind the settled watermark.
+    pub fn consumer(&self, group: &str, auto_offset_reset: &str) -> ClientConfig {
+        let mut config = self.base();
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("auto.commit.interval.ms", "1000");
+        config.set("auto.offset.reset", auto_offset_reset);
+        config.set("session.timeout.ms", "30000");
+        // Bounds what librdkafka fetches ahead, per client: the rest waits in the broker.
+        config.set("queued.max.messages.kbytes", "16384");
+        config.set("fetch.wait.max.ms", "100");
+        self.apply(&mut config, |name| !PRODUCER_ONLY.contains(&name));
+        config.set("group.id", group);
+        config.set("group.protocol", "classic");
+        config.set("enable.auto.commit", "true");
+        config.set("enable.auto.offset.store", "false");
+        config.set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// Checks the operator's properties against librdkafka.
+    ///
+    /// # Errors
+    /// [`InvalidProperty`] with librdkafka's own words.
+    pub fn check(&self) -> Result<(), InvalidProperty> {
+        for config in [self.producer(), self.consumer("check", "earliest")] {
+            config.create_native_config().map_err(|error| InvalidProperty(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn base(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config.set("client.id", &self.client_id);
+        // Notice a broker's return soon: the promise is one recovery time-out plus ten seconds.
+        config.set("reconnect.backoff.ms", "100");
+        config.set("reconnect.backoff.max.ms", "2000");
+        config.set("socket.keepalive.enable", "true");
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    fn apply(&self, config: &mut ClientConfig, known: impl Fn(&str) -> bool) {
+        for (name, value) in &self.properties {
+            if known(name) {
+                config.set(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(properties: &[(&str, &str)]) -> ClientSettings {
+        ClientSettings {
+            brokers: "localhost:1".into(),
+            client_id: "test".into(),
+            properties: properties.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        }
+    }
+
+    #[test]
+    fn safety_critical_properties_cannot_be_overridden() {
+        let settings = settings(&[("acks", "0"), ("enable.idempotence", "false"), ("enable.auto.offset.store", "true")]);
+        assert_eq!(settings.producer().get("acks"), Some("all"));
+        assert_eq!(settings.producer().get("enable.idempotence"), Some("true"));
+        assert_eq!(settings.consumer("g", "earliest").get("enable.auto.offset.store"), Some("false"));
+    }
+
+    #[test]
+    fn each_client_gets_the_properties_it_knows() {
+        let settings = settings(&[("linger.ms", "7"), ("session.timeout.ms", "6000"), ("security.protocol", "ssl")]);
+        assert_eq!(settings.producer().get("linger.ms"), Some("7"));
+        assert_eq!(settings.producer().get("session.timeout.ms"), None);
+        assert_eq!(settings.consumer("g", "earliest").get("session.timeout.ms"), Some("6000"));
+        assert_eq!(settings.consumer("g", "earliest").get("linger.ms"), None);
+        assert_eq!(settings.admin().get("security.protocol"), Some("ssl"));
+        settings.check().expect("all known");
+    }
+
+    #[test]
+    fn an_unknown_property_is_named() {
+        let error = settings(&[("no.such.thing", "1")]).check().expect_err("unknown").to_string();
+        assert!(error.contains("no.such.thing"), "{error}");
+    }
+}

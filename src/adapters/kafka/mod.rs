@@ -1,0 +1,17 @@
+//! Kafka through librdkafka.
+
+mod admin;
+mod client_config;
+mod embedded;
+mod follow;
+mod publisher;
+mod rebalance;
+mod source;
+mod tracker;
+
+pub use admin::{AdminError, KafkaAdmin, TopicPlan, TopicReport};
+pub use client_config::{ClientSettings, InvalidProperty};
+pub use embedded::EmbeddedCluster;
+pub use follow::{Followed, Follower};
+pub use publisher::KafkaPublisher;
+pub use source::{KafkaSource, SourceSettings};

@@ -1,0 +1,93 @@
+//! The consumer's callbacks: what happens to partitions in a rebalance, and where librdkafka's log lines go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::tracker::{Partition, Tracker};
+
+/// librdkafka's log lines and errors, as structured logs.
+pub fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        // Connection losses repeat every second; the monitor reports the outage once.
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, message, "librdkafka");
+        }
+        RDKafkaLogLevel::Error => tracing::debug!(facility, message, "librdkafka"),
+        RDKafkaLogLevel::Warning if facility == "CONFWARN" => {}
+        _ => tracing::debug!(facility, message, "librdkafka"),
+    }
+}
+
+/// The context of a group's consumer.
+pub struct GroupContext {
+    pub tracker: Arc<Tracker>,
+    pub group: String,
+    /// How long a revoke waits for work in hand.
+    pub patience: Duration,
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        forward_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(group = self.group, %error, reason, "consumer error");
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(revoked) = rebalance else { return };
+        let partitions = plain(revoked);
+        if consumer.assignment_lost() {
+            // Somebody else owns them already: storing or finishing anything now would be a zombie's work.
+            tracing::warn!(group = self.group, partitions = partitions.len(), "partitions lost");
+            return self.tracker.lose(&partitions);
+        }
+        let positions = self.tracker.revoke(&partitions, self.patience);
+        tracing::info!(group = self.group, partitions = partitions.len(), "partitions revoked");
+        // librdkafka commits what is stored before it gives the partitions up.
+        store(consumer, positions);
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Assign(assigned) = rebalance else { return };
+        let partitions = plain(assigned);
+        tracing::info!(group = self.group, partitions = partitions.len(), "partitions assigned");
+        for partition in partitions {
+            self.tracker.assign(partition);
+        }
+        if self.tracker.is_paused()
+            && let Err(error) = consumer.pause(assigned)
+        {
+            tracing::warn!(group = self.group, %error, "new partitions could not be paused");
+        }
+    }
+}
+
+/// Stores positions for the next commit. Each is the offset to go on with.
+pub fn store(consumer: &BaseConsumer<GroupContext>, positions: Vec<(Partition, i64)>) {
+    if positions.is_empty() {
+        return;
+    }
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for ((topic, partition), position) in positions {
+        // Cannot fail for an ordinary offset; one that is not stored is only committed later.
+        let _ = list.add_partition_offset(&topic, partition, Offset::Offset(position));
+    }
+    if let Err(error) = consumer.store_offsets(&list) {
+        tracing::debug!(%error, "offsets were not stored: the partition is someone else's by now");
+    }
+}
+
+/// Native lists are not kept: one that outlives its consumer blocks the consumer's end (rust-rdkafka #453).
+fn plain(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements().iter().map(|e| (Arc::from(e.topic()), e.partition())).collect()
+}

@@ -1,0 +1,352 @@
+//! A consumer group's source. The librdkafka consumer lives on a thread of its own, which polls whatever happens:
+//! handlers never delay it, and it is never dropped on an arbiter.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::client_config::ClientSettings;
+use super::rebalance::{GroupContext, store};
+use super::tracker::Tracker;
+use crate::domain::record::{Coordinates, Headers, Record};
+use crate::ports::source::{EventSource, PauseReason, Settled, SourceEnded, SourceStatus};
+
+/// How long one poll waits for a record: the latency of pauses and of the end.
+const POLL: Duration = Duration::from_millis(50);
+/// Batches between the poll thread and the group's loop.
+const QUEUED_BATCHES: usize = 2;
+/// A full queue is waited for this long before the partitions are paused.
+const BACKPRESSURE_AFTER: Duration = Duration::from_millis(500);
+/// The question for committed offsets is given up after this time.
+const COMMITTED_DEADLINE: Duration = Duration::from_secs(2);
+/// The same complaint of librdkafka is logged this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How a group consumes.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// Brokers and properties.
+    pub client: ClientSettings,
+    /// The group's id.
+    pub group: String,
+    /// What it subscribes to.
+    pub topics: Vec<Arc<str>>,
+    /// `earliest` or `latest`, for a group without a committed offset.
+    pub auto_offset_reset: String,
+    /// Records handed over together.
+    pub batch: usize,
+    /// How long a rebalance waits for work in hand.
+    pub revoke_patience: Duration,
+}
+
+type Batch = Result<Vec<Record>, SourceEnded>;
+
+/// See the module.
+pub struct KafkaSource {
+    tracker: Arc<Tracker>,
+    queue: Mutex<Queue>,
+    stop: Arc<AtomicBool>,
+    ended: watch::Receiver<bool>,
+}
+
+struct Queue {
+    batches: mpsc::Receiver<Batch>,
+    rest: VecDeque<Record>,
+}
+
+impl KafkaSource {
+    /// Starts consuming.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration, or no thread can be had.
+    pub fn start(settings: SourceSettings) -> Result<Arc<Self>, SourceEnded> {
+        let tracker = Arc::new(Tracker::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (batches_in, batches) = mpsc::channel(QUEUED_BATCHES);
+        let (ended_in, ended) = watch::channel(false);
+        let poller = Poller {
+            consumer: create(&settings, &tracker)?,
+            tracker: Arc::clone(&tracker),
+            stop: Arc::clone(&stop),
+            batches: batches_in,
+            settings,
+            assignments: Assignments::default(),
+            complained: None,
+            committed_version: 0,
+        };
+        thread::Builder::new()
+            .name(format!("poll-{}", poller.settings.topics.first().map_or("", |t| t)))
+            .spawn(move || {
+                poller.run();
+                let _ = ended_in.send(true);
+            })
+            .map_err(|e| SourceEnded(format!("no thread for the consumer: {e}")))?;
+        let queue = Mutex::new(Queue { batches, rest: VecDeque::new() });
+        Ok(Arc::new(Self { tracker, queue, stop, ended }))
+    }
+}
+
+fn create(settings: &SourceSettings, tracker: &Arc<Tracker>) -> Result<BaseConsumer<GroupContext>, SourceEnded> {
+    let context = GroupContext {
+        tracker: Arc::clone(tracker),
+        group: settings.group.clone(),
+        patience: settings.revoke_patience,
+    };
+    let config = settings.client.consumer(&settings.group, &settings.auto_offset_reset);
+    let ended = |e: KafkaError| SourceEnded(e.to_string());
+    let consumer: BaseConsumer<GroupContext> = config.create_with_context(context).map_err(ended)?;
+    let topics: Vec<&str> = settings.topics.iter().map(|t| &**t).collect();
+    consumer.subscribe(&topics).map_err(ended)?;
+    Ok(consumer)
+}
+
+#[async_trait]
+impl EventSource for KafkaSource {
+    async fn next_batch(&self, max: usize) -> Result<Vec<Record>, SourceEnded> {
+        let mut queue = self.queue.lock().await;
+        loop {
+            if queue.rest.is_empty() {
+                let ended = || SourceEnded("its thread ended".to_owned());
+                queue.rest = queue.batches.recv().await.ok_or_else(ended)??.into();
+            }
+            let take = max.min(queue.rest.len());
+            let records = self.tracker.take(queue.rest.drain(..take).collect());
+            if !records.is_empty() {
+                return Ok(records);
+            }
+        }
+    }
+
+    fn settle(&self, records: &[Settled]) {
+        self.tracker.settle(records);
+    }
+
+    fn pause(&self, reason: PauseReason) {
+        self.tracker.set_pause(reason, true);
+    }
+
+    fn resume(&self, reason: &PauseReason) {
+        self.tracker.set_pause(reason.clone(), false);
+    }
+
+    fn status(&self) -> SourceStatus {
+        self.tracker.status()
+    }
+
+    async fn close(&self, deadline: Duration) {
+        self.stop.store(true, Ordering::Release);
+        let mut ended = self.ended.clone();
+        if tokio::time::timeout(deadline, ended.wait_for(|e| *e)).await.is_err() {
+            tracing::warn!("the consumer does not close in time; the broker will notice its absence");
+        }
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+struct Poller {
+    consumer: BaseConsumer<GroupContext>,
+    tracker: Arc<Tracker>,
+    stop: Arc<AtomicBool>,
+    batches: mpsc::Sender<Batch>,
+    settings: SourceSettings,
+    assignments: Assignments,
+    complained: Option<(String, Instant)>,
+    /// The rebalance after which committed offsets were last asked for.
+    committed_version: u64,
+}
+
+/// The assignment numbers looked up since the last rebalance.
+#[derive(Default)]
+struct Assignments {
+    version: u64,
+    known: Vec<(Arc<str>, i32, u64)>,
+}
+
+impl Poller {
+    fn run(mut self) {
+        let mut paused = false;
+        let mut waiting: Option<(Vec<Record>, Instant)> = None;
+        while !self.stop.load(Ordering::Acquire) {
+            store(&self.consumer, self.tracker.unstored());
+            self.learn_committed();
+            paused = self.apply_pause(paused);
+            let polled = match self.poll(waiting.is_some()) {
+                Ok(records) => records,
+                Err(ended) => {
+                    // Whoever waits for records learns why there will be no more; the supervisor builds a new source.
+                    let _ = self.batches.blocking_send(Err(ended));
+                    break;
+                }
+            };
+            waiting = self.hand_over(waiting, polled);
+        }
+        self.close();
+    }
+
+    /// Polls until there is nothing more to be had at once. While a batch waits for room, this only keeps the
+    /// membership alive.
+    fn poll(&mut self, full: bool) -> Result<Vec<Record>, SourceEnded> {
+        let mut records = Vec::new();
+        let mut patience = if full { Duration::from_millis(5) } else { POLL };
+        while records.len() < self.settings.batch {
+            // An own reference to the consumer would do; the message borrows it only until it is copied.
+            let record = match self.consumer.poll(patience) {
+                None => break,
+                Some(Ok(message)) => {
+                    let assignment = assignment(&self.tracker, &mut self.assignments, &self.settings.topics, &message);
+                    assignment.map(|(topic, assignment)| copy(&message, topic, assignment))
+                }
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    return Err(SourceEnded(format!("fatal: {code}")));
+                }
+                Some(Err(error)) => {
+                    complain(&mut self.complained, &self.settings.group, &error);
+                    None
+                }
+            };
+            records.extend(record);
+            patience = Duration::ZERO;
+            if full {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Gives a batch to the group's loop. One that finds no room waits here; when that lasts, the partitions pause.
+    fn hand_over(
+        &self,
+        waiting: Option<(Vec<Record>, Instant)>,
+        polled: Vec<Record>,
+    ) -> Option<(Vec<Record>, Instant)> {
+        let (mut batch, since) = waiting.unwrap_or_else(|| (Vec::new(), Instant::now()));
+        batch.extend(polled);
+        if batch.is_empty() {
+            self.tracker.set_pause(PauseReason::Backpressure, false);
+            return None;
+        }
+        match self.batches.try_send(Ok(batch)) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.tracker.set_pause(PauseReason::Backpressure, false);
+                None
+            }
+            Err(mpsc::error::TrySendError::Full(batch)) => {
+                if since.elapsed() > BACKPRESSURE_AFTER {
+                    self.tracker.set_pause(PauseReason::Backpressure, true);
+                }
+                batch.ok().map(|batch| (batch, since))
+            }
+        }
+    }
+
+    fn apply_pause(&self, applied: bool) -> bool {
+        let wanted = self.tracker.is_paused();
+        if wanted == applied {
+            return applied;
+        }
+        let change = self.consumer.assignment().and_then(|partitions| {
+            if wanted { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) }
+        });
+        match change {
+            Ok(()) => wanted,
+            Err(error) => {
+                tracing::warn!(group = self.settings.group, %error, "partitions could not be paused or resumed");
+                applied
+            }
+        }
+    }
+
+    /// After a rebalance, asks where the group stands: the lag of a partition that brings no records needs it.
+    fn learn_committed(&mut self) {
+        let version = self.tracker.version();
+        if self.committed_version == version {
+            return;
+        }
+        // Bounded, and asked again after the next rebalance only: without an answer the lag counts from the start.
+        self.committed_version = version;
+        match self.consumer.committed(COMMITTED_DEADLINE) {
+            Ok(list) => {
+                for element in list.elements() {
+                    if let Offset::Offset(offset) = element.offset() {
+                        self.tracker.set_committed(&(Arc::from(element.topic()), element.partition()), offset);
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(group = self.settings.group, %error, "committed offsets are unknown"),
+        }
+    }
+
+    /// Commits what is settled and leaves the group. Blocks while the broker is away, which harms nobody here.
+    fn close(self) {
+        store(&self.consumer, self.tracker.unstored());
+        drop(self.consumer);
+    }
+}
+
+/// The assignment under which a message came, looked up once per rebalance and partition.
+fn assignment(
+    tracker: &Tracker,
+    cache: &mut Assignments,
+    topics: &[Arc<str>],
+    message: &BorrowedMessage<'_>,
+) -> Option<(Arc<str>, u64)> {
+    let version = tracker.version();
+    if cache.version != version {
+        *cache = Assignments { version, known: Vec::new() };
+    }
+    let (topic, partition) = (message.topic(), message.partition());
+    let known = cache.known.iter().find(|(t, p, _)| *p == partition && &**t == topic);
+    if let Some((topic, _, assignment)) = known {
+        return Some((Arc::clone(topic), *assignment));
+    }
+    let topic = topics.iter().find(|t| &***t == topic).cloned().unwrap_or_else(|| Arc::from(topic));
+    let assignment = tracker.assignment(&(Arc::clone(&topic), partition))?;
+    cache.known.push((Arc::clone(&topic), partition, assignment));
+    Some((topic, assignment))
+}
+
+fn copy(message: &BorrowedMessage<'_>, topic: Arc<str>, assignment: u64) -> Record {
+    let mut headers = Headers::default();
+    if let Some(native) = message.headers() {
+        for index in 0..native.count() {
+            // The binding panics on a header name that is not UTF-8; such a name cannot be written back either.
+            let header = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| native.try_get(index)));
+            match header {
+                Ok(Some(header)) => headers.push(header.key, header.value),
+                Ok(None) => break,
+                Err(_) => tracing::warn!(offset = message.offset(), "a header name is not UTF-8: header dropped"),
+            }
+        }
+    }
+    Record {
+        at: Coordinates { topic, partition: message.partition(), offset: message.offset() },
+        assignment,
+        key: message.key().map(Into::into),
+        value: message.payload().map(Into::into),
+        headers,
+    }
+}
+
+/// Brokers that are away are reported by librdkafka over and over: say it now and then, not each time.
+fn complain(last: &mut Option<(String, Instant)>, group: &str, error: &KafkaError) {
+    let text = error.to_string();
+    let repeated = last.as_ref().is_some_and(|(said, when)| *said == text && when.elapsed() < COMPLAIN_EVERY);
+    if !repeated {
+        tracing::warn!(group, %error, "the consumer goes on by itself after an error");
+        *last = Some((text, Instant::now()));
+    }
+}

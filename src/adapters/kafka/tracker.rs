@@ -1,0 +1,255 @@
+//! The assigned partitions of a consumer and how far each is settled: shared by the poll thread, the rebalance
+//! callback and the group's loop.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::consume::watermark::Watermark;
+use crate::domain::record::Record;
+use crate::ports::source::{PartitionStatus, PauseReason, Settled, SourceStatus};
+
+/// A partition by its topic and number.
+pub type Partition = (Arc<str>, i32);
+
+#[derive(Debug)]
+struct Assigned {
+    assignment: u64,
+    watermark: Watermark,
+    stored: Option<i64>,
+    /// What the group had committed before this assignment.
+    committed: Option<i64>,
+    /// Being taken away: what is in hand may finish, nothing new is begun.
+    revoking: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    partitions: HashMap<Partition, Assigned>,
+    assignments: u64,
+    paused: BTreeSet<PauseReason>,
+    lost: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    inner: Mutex<Inner>,
+    settled: Condvar,
+    /// Changes with every rebalance, so that a poll loop may keep what it looked up.
+    version: AtomicU64,
+}
+
+impl Tracker {
+    /// A partition was assigned: the start of a new assignment of it.
+    pub fn assign(&self, partition: Partition) {
+        let mut inner = self.lock();
+        inner.assignments += 1;
+        let assigned =
+            Assigned { assignment: inner.assignments, watermark: Watermark::default(), stored: None, committed: None, revoking: false };
+        inner.partitions.insert(partition, assigned);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The group's committed offset of an assigned partition, once it is known.
+    pub fn set_committed(&self, partition: &Partition, offset: i64) {
+        if let Some(assigned) = self.lock().partitions.get_mut(partition) {
+            assigned.committed = Some(offset);
+        }
+    }
+
+    /// Differs after every rebalance.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The number of the partition's assignment; records polled now belong to it.
+    pub fn assignment(&self, partition: &Partition) -> Option<u64> {
+        self.lock().partitions.get(partition).map(|a| a.assignment)
+    }
+
+    /// Takes records into hand; those of partitions that were taken away meanwhile are dropped, for their new owner
+    /// gets them again.
+    pub fn take(&self, records: Vec<Record>) -> Vec<Record> {
+        let mut inner = self.lock();
+        records
+            .into_iter()
+            .filter(|record| {
+                let partition = (Arc::clone(&record.at.topic), record.at.partition);
+                inner.partitions.get_mut(&partition).is_some_and(|assigned| {
+                    assigned.assignment == record.assignment
+                        && !assigned.revoking
+                        && assigned.watermark.take(record.at.offset)
+                })
+            })
+            .collect()
+    }
+
+    /// Settles records of current assignments; of earlier ones nothing is stored.
+    pub fn settle(&self, records: &[Settled]) {
+        let mut inner = self.lock();
+        for record in records {
+            let partition = (Arc::clone(&record.at.topic), record.at.partition);
+            if let Some(assigned) = inner.partitions.get_mut(&partition)
+                && assigned.assignment == record.assignment
+            {
+                assigned.watermark.settle(record.at.offset);
+            }
+        }
+        self.settled.notify_all();
+    }
+
+    /// The positions that moved since the last call, to be stored for the next commit.
+    pub fn unstored(&self) -> Vec<(Partition, i64)> {
+        let mut inner = self.lock();
+        let mut moved = Vec::new();
+        for (partition, assigned) in &mut inner.partitions {
+            if let Some(position) = assigned.watermark.position()
+                && assigned.stored != Some(position)
+            {
+                assigned.stored = Some(position);
+                moved.push((partition.clone(), position));
+            }
+        }
+        moved
+    }
+
+    /// Stops new work on partitions, waits a bounded time for what is in hand, and returns how far each is settled.
+    pub fn revoke(&self, partitions: &[Partition], patience: Duration) -> Vec<(Partition, i64)> {
+        let deadline = Instant::now() + patience;
+        let mut inner = self.lock();
+        self.version.fetch_add(1, Ordering::Release);
+        for partition in partitions {
+            if let Some(assigned) = inner.partitions.get_mut(partition) {
+                assigned.revoking = true;
+            }
+        }
+        let busy = |inner: &Inner| {
+            partitions.iter().any(|p| inner.partitions.get(p).is_some_and(|a| !a.watermark.is_idle()))
+        };
+        while busy(&inner) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            inner = self.settled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        partitions
+            .iter()
+            .filter_map(|partition| {
+                let assigned = inner.partitions.remove(partition)?;
+                Some((partition.clone(), assigned.watermark.position()?))
+            })
+            .collect()
+    }
+
+    /// The partitions are someone else's already: nothing of them is stored any more.
+    pub fn lose(&self, partitions: &[Partition]) {
+        let mut inner = self.lock();
+        self.version.fetch_add(1, Ordering::Release);
+        for partition in partitions {
+            inner.lost += u64::from(inner.partitions.remove(partition).is_some());
+        }
+        self.settled.notify_all();
+    }
+
+    /// Adds or removes a reason to pause; true when that pauses or resumes.
+    pub fn set_pause(&self, reason: PauseReason, on: bool) -> bool {
+        let mut inner = self.lock();
+        let before = inner.paused.is_empty();
+        if on {
+            inner.paused.insert(reason);
+        } else {
+            inner.paused.remove(&reason);
+        }
+        before != inner.paused.is_empty()
+    }
+
+    /// True while there is a reason to pause.
+    pub fn is_paused(&self) -> bool {
+        !self.lock().paused.is_empty()
+    }
+
+    /// Where everything stands.
+    pub fn status(&self) -> SourceStatus {
+        let inner = self.lock();
+        let mut assigned: Vec<PartitionStatus> = inner
+            .partitions
+            .iter()
+            .map(|((topic, partition), assigned)| PartitionStatus {
+                topic: topic.to_string(),
+                partition: *partition,
+                position: assigned.watermark.position(),
+                committed: assigned.committed,
+                in_hand: assigned.watermark.in_hand(),
+            })
+            .collect();
+        assigned.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        SourceStatus { assigned, paused: inner.paused.clone(), lost_assignments: inner.lost }
+    }
+
+    /// The watermarks stay whole whatever panics around them.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::{Coordinates, Headers};
+
+    fn record(assignment: u64, offset: i64) -> Record {
+        Record {
+            at: Coordinates { topic: "t".into(), partition: 0, offset },
+            assignment,
+            key: None,
+            value: None,
+            headers: Headers::default(),
+        }
+    }
+
+    fn partition() -> Partition {
+        ("t".into(), 0)
+    }
+
+    #[test]
+    fn work_on_an_earlier_assignment_stores_nothing() {
+        let tracker = Tracker::default();
+        tracker.assign(partition());
+        let taken = tracker.take(vec![record(1, 5)]);
+        tracker.lose(&[partition()]);
+        tracker.assign(partition());
+        tracker.settle(&[Settled::from(&taken[0])]);
+        assert!(tracker.unstored().is_empty());
+        assert!(tracker.take(vec![record(1, 6)]).is_empty(), "nothing polled before is begun");
+        assert_eq!(tracker.take(vec![record(2, 5)]).len(), 1);
+        assert_eq!(tracker.status().lost_assignments, 1);
+    }
+
+    #[test]
+    fn a_revoke_waits_for_what_is_in_hand() {
+        let tracker = Arc::new(Tracker::default());
+        tracker.assign(partition());
+        let taken = tracker.take(vec![record(1, 5), record(1, 6)]);
+        let other = Arc::clone(&tracker);
+        let revoke = std::thread::spawn(move || other.revoke(&[partition()], Duration::from_secs(20)));
+        let all: Vec<Settled> = taken.iter().map(Settled::from).collect();
+        tracker.settle(&all);
+        let positions = revoke.join().expect("no panic");
+        assert_eq!(positions, [(partition(), 7)]);
+        assert!(tracker.take(vec![record(1, 7)]).is_empty(), "nothing new is begun");
+    }
+
+    #[test]
+    fn a_revoke_gives_up_after_its_patience_and_commits_only_what_is_settled() {
+        let tracker = Tracker::default();
+        tracker.assign(partition());
+        let taken = tracker.take(vec![record(1, 5), record(1, 6)]);
+        tracker.settle(&[Settled::from(&taken[0])]);
+        assert_eq!(tracker.revoke(&[partition()], Duration::from_millis(1)), [(partition(), 6)]);
+        tracker.settle(&[Settled::from(&taken[1])]);
+        assert!(tracker.unstored().is_empty());
+    }
+}

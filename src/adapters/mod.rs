@@ -1,0 +1,5 @@
+//! The world behind the ports: Kafka, SQL databases, providers. Only the composition root names what is in here.
+
+pub mod kafka;
+pub mod providers;
+pub mod sql;

@@ -1,0 +1,123 @@
+//! The `smtp` provider: hands e-mail to a mail server.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::message::Mailbox;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
+use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParameter};
+use tokio::time::{Instant, timeout_at};
+
+use super::smtp_mail::Mail;
+use super::smtp_server::SmtpServer;
+use super::{ProviderSettings, ProviderSetupError, excerpt, explain};
+use crate::ports::provider::{Accepted, Message, Provider, SendError};
+
+/// No attempt takes longer, whatever is configured.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(3600);
+/// The server is about to close the connection.
+const CLOSING: u16 = 421;
+/// The server wants a login, another login or encryption: the mail itself is not to blame.
+const ABOUT_THE_SESSION: [u16; 4] = [530, 534, 535, 538];
+
+/// Sends e-mail through one server.
+pub struct SmtpProvider {
+    server: SmtpServer,
+    from: Mailbox,
+    timeout: Duration,
+}
+
+impl SmtpProvider {
+    /// A provider for the settings' server; no connection is made yet.
+    ///
+    /// # Errors
+    /// A [`ProviderSetupError`] for a URL that is not SMTP or a sender that is not a mailbox.
+    pub fn new(settings: &ProviderSettings) -> Result<Self, ProviderSetupError> {
+        let timeout = settings.timeout.min(LONGEST_ATTEMPT);
+        let server =
+            SmtpServer::from_url(&settings.url, timeout).map_err(|problem| settings.at_fault("url", problem))?;
+        let from = settings.email_from.parse().map_err(|error| {
+            let problem = format!("is not a mailbox such as `Shop <no-reply@example.com>`: {error}");
+            settings.at_fault("delivery.email_from", problem)
+        })?;
+        Ok(Self { server, from, timeout })
+    }
+
+    /// Everything before the content: as long as that is not sent, the mail is certainly not taken.
+    async fn announce(&self, mail: &Mail) -> Result<AsyncSmtpConnection, SendError> {
+        // Also when the server says no for good: that is about the service's access and not about this mail.
+        let mut connection =
+            self.server.connection().await.map_err(|error| {
+                SendError::Transient(format!("no session with the mail server: {}", explain(&error)))
+            })?;
+        let mut parameters = Vec::new();
+        if mail.needs_utf8() {
+            if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
+                let reason = format!("the mail server has no SMTPUTF8, which `{}` to `{}` needs", mail.from, mail.to);
+                self.server.keep(connection);
+                return Err(SendError::Permanent(reason));
+            }
+            parameters.push(MailParameter::SmtpUtfEight);
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        match address(&mut connection, mail, parameters).await {
+            Ok(()) => Ok(connection),
+            Err(error) => Err(self.refused(connection, &error).unwrap_or_else(|| {
+                SendError::Transient(format!("the connection to the mail server broke: {}", explain(&error)))
+            })),
+        }
+    }
+
+    /// What the server's refusal means; nothing if there was no answer. After an answer the connection is in order.
+    fn refused(&self, connection: AsyncSmtpConnection, error: &Error) -> Option<SendError> {
+        let code = u16::from(error.status()?);
+        if code != CLOSING {
+            self.server.keep(connection);
+        }
+        let reason = explain(error);
+        Some(if error.is_permanent() && !ABOUT_THE_SESSION.contains(&code) {
+            SendError::Permanent(reason)
+        } else {
+            SendError::Transient(reason)
+        })
+    }
+}
+
+#[async_trait]
+impl Provider for SmtpProvider {
+    async fn send(&self, message: &Message) -> Result<Accepted, SendError> {
+        let mail = Mail::compose(message, &self.from).map_err(SendError::Permanent)?;
+        let deadline = Instant::now() + self.timeout;
+        let announced = timeout_at(deadline, self.announce(&mail)).await;
+        let mut connection = announced.unwrap_or_else(|_| {
+            Err(SendError::Transient(format!("the mail server was not ready within {:?}", self.timeout)))
+        })?;
+        // From here on the server may have the mail, whatever is heard of it.
+        let answer = timeout_at(deadline, connection.message(&mail.content)).await;
+        match answer {
+            Ok(Ok(answer)) => {
+                self.server.keep(connection);
+                Ok(Accepted { receipt: answer.first_line().map(excerpt).filter(|line| !line.is_empty()) })
+            }
+            Ok(Err(error)) => Err(self.refused(connection, &error).unwrap_or_else(|| {
+                SendError::Unknown(format!("the mail was sent and the answer is missing: {}", explain(&error)))
+            })),
+            // The connection is dropped: its next answer would be the one to this mail.
+            Err(_) => Err(SendError::Unknown(format!("the mail was sent and not answered within {:?}", self.timeout))),
+        }
+    }
+}
+
+/// Sender, recipient and the wish to send the content.
+async fn address(
+    connection: &mut AsyncSmtpConnection,
+    mail: &Mail,
+    parameters: Vec<MailParameter>,
+) -> Result<(), Error> {
+    connection.command(MailFrom::new(Some(mail.from.clone()), parameters)).await?;
+    connection.command(Rcpt::new(mail.to.clone(), Vec::new())).await?;
+    connection.command(Data).await?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! A mail server: what its URL says, how a connection to it is opened, and the connections kept for the next mail.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Tls, TlsParameters};
+use lettre::transport::smtp::commands::Rset;
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
+use tokio::time::{Instant, timeout};
+use url::{Host, Url, form_urlencoded};
+
+/// Servers close idle connections after minutes; a connection this old is not worth a try.
+const LONGEST_IDLE: Duration = Duration::from_secs(30);
+const MOST_IDLE: usize = 8;
+/// How long an idle connection may take to prove itself.
+const LONGEST_PROBE: Duration = Duration::from_secs(1);
+
+/// A mail server and the idle connections to it.
+///
+/// The mail library's own pool is not used: it has no time-out for answers, and it keeps a connection whose mail was
+/// given up on, so that the next mail would read the answers to the last.
+pub struct SmtpServer {
+    host: String,
+    port: u16,
+    tls: Tls,
+    hello: ClientId,
+    credentials: Option<Credentials>,
+    timeout: Duration,
+    idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+}
+
+impl SmtpServer {
+    /// Reads `smtp[s]://[user:password@]host[:port][/ehlo-name][?tls=required|opportunistic]`.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, without the URL.
+    pub fn from_url(url: &str, timeout: Duration) -> Result<Self, String> {
+        let url = Url::parse(url).map_err(|error| format!("is not a URL: {error}"))?;
+        let host = match url.host() {
+            Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            _ => return Err("must have a host, such as `smtp://mail.example.com:587?tls=required`".into()),
+        };
+        let mode = url.query_pairs().find(|(key, _)| key == "tls").map(|(_, value)| value.into_owned());
+        let parameters = || {
+            TlsParameters::new(host.clone()).map_err(|error| format!("cannot be used, TLS is not available: {error}"))
+        };
+        let (tls, port) = match (url.scheme(), mode.as_deref()) {
+            ("smtp", None) => (Tls::None, SMTP_PORT),
+            ("smtp", Some("required")) => (Tls::Required(parameters()?), SUBMISSION_PORT),
+            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(parameters()?), SUBMISSION_PORT),
+            ("smtps", _) => (Tls::Wrapper(parameters()?), SUBMISSIONS_PORT),
+            ("smtp", Some(_)) => return Err("has an unknown `tls`, expected `required` or `opportunistic`".into()),
+            _ => return Err("must begin with `smtp://` or `smtps://`".into()),
+        };
+        let hello = match url.path().trim_matches('/') {
+            "" => ClientId::default(),
+            name => ClientId::Domain(name.to_owned()),
+        };
+        let credentials = (!url.username().is_empty())
+            .then(|| Credentials::new(decoded(url.username()), decoded(url.password().unwrap_or_default())));
+        let port = url.port().unwrap_or(port);
+        Ok(Self { host, port, tls, hello, credentials, timeout, idle: Mutex::default() })
+    }
+
+    /// An idle connection that still works, or a new one: greeted, encrypted and logged in.
+    ///
+    /// # Errors
+    /// Whatever the server or the network has against it.
+    pub async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
+        if let Some(mut connection) = self.take_idle() {
+            // RSET also clears what a refused mail has left behind.
+            let probe = timeout(LONGEST_PROBE.min(self.timeout / 4), connection.command(Rset)).await;
+            if matches!(probe, Ok(Ok(_))) {
+                return Ok(connection);
+            }
+            // What ended this one, such as a restart of the server, has likely ended the others.
+            self.idle_connections(Vec::clear);
+        }
+        self.open().await
+    }
+
+    /// Keeps a connection for the next mail. The server must have answered everything that was said over it.
+    pub fn keep(&self, connection: AsyncSmtpConnection) {
+        self.idle_connections(|idle| {
+            if idle.len() < MOST_IDLE {
+                idle.push((connection, Instant::now()));
+            }
+        });
+    }
+
+    async fn open(&self) -> Result<AsyncSmtpConnection, Error> {
+        let wrapper = match &self.tls {
+            Tls::Wrapper(parameters) => Some(parameters.clone()),
+            _ => None,
+        };
+        let address = (self.host.as_str(), self.port);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(address, Some(self.timeout), &self.hello, wrapper, None).await?;
+        match &self.tls {
+            Tls::Required(parameters) => connection.starttls(parameters.clone(), &self.hello).await?,
+            Tls::Opportunistic(parameters) if connection.can_starttls() => {
+                connection.starttls(parameters.clone(), &self.hello).await?;
+            }
+            _ => {}
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    fn take_idle(&self) -> Option<AsyncSmtpConnection> {
+        self.idle_connections(|idle| {
+            idle.retain(|(_, since)| since.elapsed() < LONGEST_IDLE);
+            idle.pop().map(|(connection, _)| connection)
+        })
+    }
+
+    fn idle_connections<T>(&self, act: impl FnOnce(&mut Vec<(AsyncSmtpConnection, Instant)>) -> T) -> T {
+        // A panic cannot leave the list half changed.
+        act(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Undoes the percent-encoding of a URL's user or password.
+fn decoded(text: &str) -> String {
+    // The form decoder gives these three a meaning that they do not have here.
+    let escaped = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    form_urlencoded::parse(escaped.as_bytes()).next().map(|(key, _)| key.into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(url: &str) -> SmtpServer {
+        SmtpServer::from_url(url, Duration::from_secs(1)).unwrap_or_else(|problem| panic!("{url}: {problem}"))
+    }
+
+    #[test]
+    fn reads_the_port_and_the_encryption() {
+        for (url, host, port) in [
+            ("smtp://localhost", "localhost", 25),
+            ("smtp://localhost:1025", "localhost", 1025),
+            ("smtp://[::1]:1025", "::1", 1025),
+            ("smtp://mail.example?tls=required", "mail.example", 587),
+            ("smtps://127.0.0.1", "127.0.0.1", 465),
+        ] {
+            let server = server(url);
+            assert_eq!((server.host.as_str(), server.port), (host, port), "{url}");
+        }
+        assert!(matches!(server("smtp://h").tls, Tls::None));
+        assert!(matches!(server("smtp://h?tls=opportunistic").tls, Tls::Opportunistic(_)));
+        assert!(matches!(server("smtps://h").tls, Tls::Wrapper(_)));
+        assert_eq!(server("smtp://h/shop.example").hello, ClientId::Domain("shop.example".into()));
+    }
+
+    #[test]
+    fn decodes_credentials() {
+        let given = |user: &str, password: &str| Some(Credentials::new(user.to_owned(), password.to_owned()));
+        assert_eq!(server("smtp://h").credentials, None);
+        assert_eq!(server("smtp://a%40b.example:p%3Aw+&%25@h").credentials, given("a@b.example", "p:w+&%"));
+        assert_eq!(server("smtp://user@h").credentials, given("user", ""));
+    }
+}

@@ -1,0 +1,54 @@
+//! Where PostgreSQL and SQLite differ.
+
+/// The database behind the URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Dialect {
+    Postgres,
+    Sqlite,
+}
+
+impl Dialect {
+    /// A FROM item named `r` that turns the JSON array bound as `$1` into rows: many rows, one parameter.
+    ///
+    /// Columns are given as `name type`, the type being `text` or `bigint`.
+    pub fn rows(self, columns: &[(&str, &str)]) -> String {
+        match self {
+            Self::Postgres => {
+                let columns: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+                format!("json_to_recordset($1::json) AS r({})", columns.join(", "))
+            }
+            Self::Sqlite => {
+                let columns: Vec<String> =
+                    columns.iter().map(|(name, _)| format!("value->>'{name}' AS {name}")).collect();
+                format!("(SELECT {} FROM json_each($1)) AS r", columns.join(", "))
+            }
+        }
+    }
+
+    /// Lets several instances take different rows; SQLite has a single writer anyway.
+    pub fn skip_locked(self) -> &'static str {
+        match self {
+            Self::Postgres => "FOR UPDATE SKIP LOCKED",
+            Self::Sqlite => "",
+        }
+    }
+
+    /// A statement that makes transactions over contacts run one after the other, so that a contact cannot arrive
+    /// unseen between the look into the directory and the decision to wait. SQLite's writers do so anyway.
+    pub fn contacts_lock(self) -> &'static str {
+        match self {
+            Self::Postgres => "SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock(7026912)) AS held",
+            Self::Sqlite => "SELECT 1",
+        }
+    }
+
+    /// Begins a transaction that writes. SQLite takes the write lock at once: a transaction that reads first and
+    /// writes later would fail when another one wrote in between.
+    pub fn begin(self) -> &'static str {
+        match self {
+            Self::Postgres => "BEGIN",
+            Self::Sqlite => "BEGIN IMMEDIATE",
+        }
+    }
+}

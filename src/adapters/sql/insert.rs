@@ -1,0 +1,104 @@
+//! New notifications into the ledger.
+
+use serde::Serialize;
+use sqlx::query;
+
+use super::database::{Database, bounded, sql};
+use super::rows::millis;
+use crate::domain::bytes;
+use crate::domain::envelope::to_json;
+use crate::ports::ledger::{Inserted, LedgerError, NewNotification};
+
+const COLUMNS: [(&str, &str); 17] = [
+    ("id", "text"),
+    ("aggregate_id", "text"),
+    ("channel", "text"),
+    ("recipient", "text"),
+    ("template", "text"),
+    ("category", "text"),
+    ("correlation_id", "text"),
+    ("causation_id", "text"),
+    ("caused_at", "bigint"),
+    ("request", "text"),
+    ("origin_topic", "text"),
+    ("origin_partition", "bigint"),
+    ("origin_offset", "bigint"),
+    ("origin_key", "text"),
+    ("headers", "text"),
+    ("next_attempt_at", "bigint"),
+    ("created_at", "bigint"),
+];
+
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    aggregate_id: &'a str,
+    channel: &'a str,
+    recipient: Option<&'a str>,
+    template: &'a str,
+    category: &'a str,
+    correlation_id: &'a str,
+    causation_id: Option<&'a str>,
+    caused_at: i64,
+    request: String,
+    origin_topic: &'a str,
+    origin_partition: Option<i32>,
+    origin_offset: Option<i64>,
+    origin_key: Option<String>,
+    headers: String,
+    next_attempt_at: i64,
+    created_at: i64,
+}
+
+fn row(new: &NewNotification) -> Row<'_> {
+    let (request, origin) = (&new.request, &new.origin);
+    let received_at = millis(new.received_at);
+    Row {
+        id: &request.id,
+        aggregate_id: &request.aggregate_id,
+        channel: request.channel.as_str(),
+        recipient: request.recipient.as_deref(),
+        template: &request.template,
+        category: &request.category,
+        correlation_id: &request.correlation_id,
+        causation_id: request.causation_id.as_deref(),
+        caused_at: millis(request.caused_at),
+        request: String::from_utf8_lossy(origin.value.as_deref().unwrap_or_default()).into_owned(),
+        origin_topic: &origin.topic,
+        origin_partition: origin.partition,
+        origin_offset: origin.offset,
+        origin_key: origin.key.as_deref().map(bytes::encode),
+        headers: text(to_json(&origin.headers)),
+        next_attempt_at: received_at,
+        created_at: received_at,
+    }
+}
+
+/// JSON is UTF-8.
+pub(super) fn text(json: Vec<u8>) -> String {
+    String::from_utf8(json).unwrap_or_default()
+}
+
+pub(super) async fn insert(database: &Database, batch: &[NewNotification]) -> Result<Inserted, LedgerError> {
+    let rows: Vec<Row<'_>> = batch.iter().map(row).collect();
+    let json = text(to_json(&rows));
+    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    let picked: Vec<String> = names.iter().map(|name| format!("r.{name}")).collect();
+    let statement = format!(
+        "INSERT INTO notifications ({}, state, lane, round, attempts, unknowns)
+         SELECT {}, 'pending', 0, 0, 0, 0 FROM {} WHERE true
+         ON CONFLICT (id) DO NOTHING",
+        names.join(", "),
+        picked.join(", "),
+        database.dialect.rows(&COLUMNS),
+    );
+    let new = bounded(async {
+        let result = query(sql(statement)).bind(json).execute(&database.write).await?;
+        Ok(result.rows_affected())
+    })
+    .await?;
+    if new > 0 {
+        database.work.send_modify(|version| *version += 1);
+    }
+    Ok(Inserted { new, duplicates: (batch.len() as u64).saturating_sub(new) })
+}

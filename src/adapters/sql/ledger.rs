@@ -1,0 +1,228 @@
+//! The notification ledger over SQL.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::any::AnyRow;
+use sqlx::{Row as _, query};
+use tokio::sync::watch;
+
+use super::contacts;
+use super::database::{Database, bounded, sql};
+use super::insert::{insert, text};
+use super::rows::{CLAIM_COLUMNS, attempt, claimed, millis, state, timestamp, view};
+use super::settle::settle;
+use crate::domain::channel::Channel;
+use crate::domain::envelope::to_json;
+use crate::ports::ledger::{
+    AttemptStart, Brief, ClaimRequest, Claimed, Inserted, LedgerError, NewNotification, NotificationLedger,
+    NotificationView, Settlement,
+};
+
+#[derive(Serialize)]
+struct StartRow<'a> {
+    id: &'a str,
+    number: u32,
+    provider: &'a str,
+    started_at: i64,
+}
+
+/// In the order in which they are due.
+fn in_order(rows: &[AnyRow]) -> Result<Vec<Claimed>, sqlx::Error> {
+    let mut all = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
+    all.sort_by_key(|(order, _)| *order);
+    Ok(all.into_iter().map(|(_, claimed)| claimed).collect())
+}
+
+#[async_trait]
+impl NotificationLedger for Database {
+    fn work(&self) -> watch::Receiver<u64> {
+        self.work.subscribe()
+    }
+
+    async fn insert(&self, batch: &[NewNotification]) -> Result<Inserted, LedgerError> {
+        if batch.is_empty() {
+            return Ok(Inserted::default());
+        }
+        insert(self, batch).await
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
+        let statement = format!(
+            "UPDATE notifications SET state = 'sending', lease_owner = $1, lease_until = $2
+             WHERE seq IN (
+                 SELECT seq FROM notifications
+                 WHERE channel = $3 AND lane = $4 AND state IN ('pending', 'retrying') AND next_attempt_at <= $5
+                 ORDER BY next_attempt_at, seq LIMIT $6 {})
+             RETURNING {CLAIM_COLUMNS}",
+            self.dialect.skip_locked()
+        );
+        let mut claimed = bounded(async {
+            let rows = query(sql(statement))
+                .bind(request.owner)
+                .bind(millis(request.lease_until))
+                .bind(request.channel.as_str())
+                .bind(i64::from(request.lane))
+                .bind(millis(request.now))
+                .bind(request.limit as i64)
+                .fetch_all(&self.write)
+                .await?;
+            in_order(&rows)
+        })
+        .await?;
+        contacts::attach(self, &mut claimed).await?;
+        Ok(claimed)
+    }
+
+    async fn next_due(&self, channel: Channel, lane: u16) -> Result<Option<Timestamp>, LedgerError> {
+        let statement = "SELECT MIN(next_attempt_at) AS due FROM notifications
+             WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying')";
+        bounded(async {
+            let row = query(statement).bind(channel.as_str()).bind(i64::from(lane)).fetch_one(&self.read).await?;
+            Ok(row.try_get::<Option<i64>, _>("due")?.map(timestamp))
+        })
+        .await
+    }
+
+    async fn begin_attempts(&self, owner: &str, attempts: &[AttemptStart]) -> Result<Vec<String>, LedgerError> {
+        let rows: Vec<StartRow<'_>> = attempts
+            .iter()
+            .map(|a| StartRow { id: &a.id, number: a.number, provider: &a.provider, started_at: millis(a.started_at) })
+            .collect();
+        let source = [("id", "text"), ("number", "bigint"), ("provider", "text"), ("started_at", "bigint")];
+        let statement = format!(
+            "INSERT INTO notification_attempts (notification_id, number, provider, started_at)
+             SELECT r.id, r.number, r.provider, r.started_at
+             FROM {} JOIN notifications n ON n.id = r.id
+             WHERE n.lease_owner = $2 AND n.state = 'sending'
+             RETURNING notification_id",
+            self.dialect.rows(&source)
+        );
+        bounded(async {
+            let rows =
+                query(sql(statement)).bind(text(to_json(&rows))).bind(owner.to_owned()).fetch_all(&self.write).await?;
+            rows.iter().map(|row| row.try_get("notification_id")).collect()
+        })
+        .await
+    }
+
+    async fn settle(&self, settlements: &[Settlement]) -> Result<u64, LedgerError> {
+        settle(self, settlements).await
+    }
+
+    async fn renew(&self, owner: &str, until: Timestamp) -> Result<u64, LedgerError> {
+        let statement = "UPDATE notifications SET lease_until = $1 WHERE lease_owner = $2 AND state = 'sending'";
+        bounded(async {
+            let result = query(statement).bind(millis(until)).bind(owner.to_owned()).execute(&self.write).await?;
+            Ok(result.rows_affected())
+        })
+        .await
+    }
+
+    async fn take_over(
+        &self,
+        channel: Channel,
+        owner: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
+        let take = format!(
+            "UPDATE notifications SET lease_owner = $1, lease_until = $2,
+                 attempts = COALESCE((SELECT MAX(number) FROM notification_attempts a
+                                      WHERE a.notification_id = notifications.id), attempts)
+             WHERE seq IN (SELECT seq FROM notifications
+                           WHERE state = 'sending' AND lease_until < $3 AND channel = $5
+                           ORDER BY lease_until LIMIT $4 {})
+             RETURNING {CLAIM_COLUMNS}",
+            self.dialect.skip_locked()
+        );
+        let interrupt = format!(
+            "UPDATE notification_attempts SET outcome = 'unknown', error = 'the process ended before the answer'
+             FROM {} WHERE notification_attempts.notification_id = r.id AND notification_attempts.outcome IS NULL
+             RETURNING notification_attempts.notification_id AS id, notification_attempts.provider AS provider",
+            self.dialect.rows(&[("id", "text")])
+        );
+        bounded(async {
+            let mut tx = self.begin().await?;
+            let rows = query(sql(take))
+                .bind(owner.to_owned())
+                .bind(millis(lease_until))
+                .bind(millis(now))
+                .bind(limit as i64)
+                .bind(channel.as_str())
+                .fetch_all(&mut *tx)
+                .await?;
+            let taken = in_order(&rows)?;
+            let ids: Vec<HashMap<&str, &str>> = taken.iter().map(|c| HashMap::from([("id", c.id.as_str())])).collect();
+            let mut interrupted: HashMap<String, String> = HashMap::new();
+            if !taken.is_empty() {
+                for row in query(sql(interrupt)).bind(text(to_json(&ids))).fetch_all(&mut *tx).await? {
+                    interrupted.insert(row.try_get("id")?, row.try_get("provider")?);
+                }
+            }
+            tx.commit().await?;
+            let mut all = Vec::with_capacity(taken.len());
+            for mut claimed in taken {
+                let provider = interrupted.remove(&claimed.id);
+                claimed.unknowns += u32::from(provider.is_some());
+                all.push((claimed, provider));
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError> {
+        let statement = "UPDATE notifications SET lane = 0
+             WHERE channel = $1 AND lane >= $2 AND state IN ('pending', 'retrying')";
+        bounded(async {
+            let result =
+                query(statement).bind(channel.as_str()).bind(i64::from(lanes)).execute(&self.write).await?;
+            Ok(result.rows_affected())
+        })
+        .await
+    }
+
+    async fn notification(&self, id: &str) -> Result<Option<NotificationView>, LedgerError> {
+        bounded(async {
+            let found = query("SELECT * FROM notifications WHERE id = $1")
+                .bind(id.to_owned())
+                .fetch_optional(&self.read)
+                .await?;
+            let Some(row) = found else { return Ok(None) };
+            let mut view = view(&row)?;
+            let attempts = query("SELECT * FROM notification_attempts WHERE notification_id = $1 ORDER BY number")
+                .bind(id.to_owned())
+                .fetch_all(&self.read)
+                .await?;
+            view.attempts = attempts.iter().map(attempt).collect::<Result<_, _>>()?;
+            Ok(Some(view))
+        })
+        .await
+    }
+
+    async fn caused_by(&self, events: &[String]) -> Result<Vec<Brief>, LedgerError> {
+        let events: Vec<HashMap<&str, &str>> = events.iter().map(|id| HashMap::from([("id", id.as_str())])).collect();
+        let statement = format!(
+            "SELECT n.id AS id, n.causation_id AS causation_id, n.state AS state
+             FROM {} JOIN notifications n ON n.causation_id = r.id",
+            self.dialect.rows(&[("id", "text")])
+        );
+        bounded(async {
+            let rows = query(sql(statement)).bind(text(to_json(&events))).fetch_all(&self.read).await?;
+            rows.iter()
+                .map(|row| {
+                    Ok(Brief {
+                        id: row.try_get("id")?,
+                        causation_id: row.try_get("causation_id")?,
+                        state: state(row)?,
+                    })
+                })
+                .collect()
+        })
+        .await
+    }
+}

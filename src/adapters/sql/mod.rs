@@ -1,0 +1,14 @@
+//! PostgreSQL and SQLite through one set of statements; only the words in which they differ are told apart here.
+
+mod contacts;
+mod database;
+mod dialect;
+mod insert;
+mod ledger;
+mod outbox;
+mod parked;
+mod rows;
+mod settle;
+
+
+pub use database::{Database, DatabaseError};

@@ -1,0 +1,73 @@
+//! The outbox over SQL.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use sqlx::{Row as _, query};
+use tokio::sync::watch;
+
+use super::database::{Database, bounded, sql};
+use super::insert::text;
+use super::rows::key;
+use super::settle::kind_name;
+use crate::domain::envelope::to_json;
+use crate::ports::ledger::{LedgerError, OutboxKind};
+use crate::ports::outbox::{Outbox, Waiting};
+
+#[derive(Serialize)]
+struct IdRow {
+    id: i64,
+}
+
+#[async_trait]
+impl Outbox for Database {
+    async fn reserve(&self, now_ms: i64, until_ms: i64, limit: usize) -> Result<Vec<Waiting>, LedgerError> {
+        let statement = format!(
+            "UPDATE outbox SET reserved_until = $1
+             WHERE id IN (SELECT id FROM outbox WHERE reserved_until <= $2 ORDER BY id LIMIT $3 {})
+             RETURNING id, kind, key, body, headers",
+            self.dialect.skip_locked()
+        );
+        bounded(async {
+            let rows = query(sql(statement))
+                .bind(until_ms)
+                .bind(now_ms)
+                .bind(limit as i64)
+                .fetch_all(&self.write)
+                .await?;
+            let mut waiting = rows
+                .iter()
+                .map(|row| {
+                    let kind: String = row.try_get("kind")?;
+                    let dead_letter = kind == kind_name(OutboxKind::DeadLetter);
+                    Ok(Waiting {
+                        id: row.try_get("id")?,
+                        kind: if dead_letter { OutboxKind::DeadLetter } else { OutboxKind::Lifecycle },
+                        key: key(row, "key")?,
+                        body: row.try_get("body")?,
+                        headers_json: row.try_get("headers")?,
+                    })
+                })
+                .collect::<Result<Vec<_>, sqlx::Error>>()?;
+            waiting.sort_by_key(|w| w.id);
+            Ok(waiting)
+        })
+        .await
+    }
+
+    async fn remove(&self, ids: &[i64]) -> Result<(), LedgerError> {
+        let rows: Vec<IdRow> = ids.iter().map(|id| IdRow { id: *id }).collect();
+        let statement = format!(
+            "DELETE FROM outbox WHERE id IN (SELECT r.id FROM {})",
+            self.dialect.rows(&[("id", "bigint")])
+        );
+        bounded(async {
+            query(sql(statement)).bind(text(to_json(&rows))).execute(&self.write).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    fn added(&self) -> watch::Receiver<u64> {
+        self.outbox_added.subscribe()
+    }
+}

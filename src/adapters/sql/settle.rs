@@ -1,0 +1,213 @@
+//! Settling claimed notifications: their state, their attempt and their outbox messages in one transaction.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use sqlx::{Row as _, query};
+
+use super::database::{Database, bounded, sql};
+use super::insert::text;
+use super::rows::millis;
+use crate::domain::bytes;
+use crate::domain::envelope::to_json;
+use crate::ports::ledger::{LedgerError, OutboxKind, Settlement, State};
+
+#[derive(Serialize)]
+struct NotificationRow<'a> {
+    id: &'a str,
+    owner: &'a str,
+    state: &'a str,
+    next_attempt_at: Option<i64>,
+    round: u16,
+    lane: u16,
+    attempts: Option<u32>,
+    unknowns: u32,
+    failed_at: Option<i64>,
+    receipt: Option<&'a str>,
+    reason: Option<&'a str>,
+    settled_at: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct AttemptRow<'a> {
+    id: &'a str,
+    number: u32,
+    outcome: &'a str,
+    duration_ms: i64,
+    receipt: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct OutboxRow<'a> {
+    kind: &'a str,
+    key: Option<String>,
+    body: &'a str,
+    headers: &'a str,
+}
+
+#[derive(Serialize)]
+struct AwaitingRow<'a> {
+    id: &'a str,
+    contact_version: i64,
+}
+
+fn notification_row(s: &Settlement) -> NotificationRow<'_> {
+    let at = millis(s.at);
+    let failed = s.state != State::Sent && s.attempt.is_some();
+    NotificationRow {
+        id: &s.id,
+        owner: &s.owner,
+        state: s.state.as_str(),
+        next_attempt_at: s.next_attempt_at.map(millis),
+        round: s.round,
+        lane: s.lane,
+        attempts: s.attempt.as_ref().map(|a| a.number),
+        unknowns: s.unknowns,
+        failed_at: failed.then_some(at),
+        receipt: s.attempt.as_ref().and_then(|a| a.receipt.as_deref()),
+        reason: s.reason.as_deref(),
+        settled_at: s.state.is_settled().then_some(at),
+    }
+}
+
+/// The name of an outbox kind in the database.
+pub(super) fn kind_name(kind: OutboxKind) -> &'static str {
+    match kind {
+        OutboxKind::Lifecycle => "lifecycle",
+        OutboxKind::DeadLetter => "dead_letter",
+    }
+}
+
+pub(super) async fn settle(database: &Database, settlements: &[Settlement]) -> Result<u64, LedgerError> {
+    if settlements.is_empty() {
+        return Ok(0);
+    }
+    let statements = Statements::new(database);
+    let settled = bounded(write(database, settlements, &statements)).await?;
+    if settlements.iter().any(|s| !s.outbox.is_empty()) {
+        database.outbox_added.send_modify(|version| *version += 1);
+    }
+    if settlements.iter().any(|s| s.next_attempt_at.is_some() || s.state == State::AwaitingContact) {
+        database.work.send_modify(|version| *version += 1);
+    }
+    Ok(settled)
+}
+
+struct Statements {
+    attempts: String,
+    notifications: String,
+    outbox: String,
+    recheck: String,
+}
+
+impl Statements {
+    fn new(database: &Database) -> Self {
+        let rows = |columns: &[(&str, &str)]| database.dialect.rows(columns);
+        Self {
+            attempts: format!(
+                "UPDATE notification_attempts
+                 SET outcome = r.outcome, duration_ms = r.duration_ms, receipt = r.receipt, error = r.error
+                 FROM {} WHERE notification_attempts.notification_id = r.id AND notification_attempts.number = r.number",
+                rows(&[
+                    ("id", "text"),
+                    ("number", "bigint"),
+                    ("outcome", "text"),
+                    ("duration_ms", "bigint"),
+                    ("receipt", "text"),
+                    ("error", "text"),
+                ])
+            ),
+            notifications: format!(
+                "UPDATE notifications
+                 SET state = r.state, next_attempt_at = r.next_attempt_at, round = r.round, lane = r.lane,
+                     attempts = COALESCE(r.attempts, notifications.attempts), unknowns = r.unknowns,
+                     first_failure_at = COALESCE(notifications.first_failure_at, r.failed_at),
+                     receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
+                     lease_owner = NULL, lease_until = NULL
+                 FROM {} WHERE notifications.id = r.id AND notifications.state = 'sending'
+                           AND notifications.lease_owner = r.owner
+                 RETURNING notifications.id AS id",
+                rows(&[
+                    ("id", "text"),
+                    ("owner", "text"),
+                    ("state", "text"),
+                    ("next_attempt_at", "bigint"),
+                    ("round", "bigint"),
+                    ("lane", "bigint"),
+                    ("attempts", "bigint"),
+                    ("unknowns", "bigint"),
+                    ("failed_at", "bigint"),
+                    ("receipt", "text"),
+                    ("reason", "text"),
+                    ("settled_at", "bigint"),
+                ])
+            ),
+            outbox: format!(
+                "INSERT INTO outbox (kind, key, body, headers, reserved_until)
+                 SELECT r.kind, r.key, r.body, r.headers, 0 FROM {} WHERE true",
+                rows(&[("kind", "text"), ("key", "text"), ("body", "text"), ("headers", "text")])
+            ),
+            recheck: format!(
+                "UPDATE notifications SET state = 'pending', next_attempt_at = $2
+                 FROM {} WHERE notifications.id = r.id AND notifications.state = 'awaiting_contact'
+                   AND EXISTS (SELECT 1 FROM recipients c
+                               WHERE c.id = notifications.recipient AND c.version > r.contact_version)",
+                rows(&[("id", "text"), ("contact_version", "bigint")])
+            ),
+        }
+    }
+}
+
+async fn write(database: &Database, settlements: &[Settlement], sqls: &Statements) -> Result<u64, sqlx::Error> {
+    let mut tx = database.begin().await?;
+    let awaiting: Vec<AwaitingRow<'_>> = settlements
+        .iter()
+        .filter(|s| s.state == State::AwaitingContact)
+        .map(|s| AwaitingRow { id: &s.id, contact_version: s.contact_version })
+        .collect();
+    if !awaiting.is_empty() {
+        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
+    }
+    let attempts: Vec<AttemptRow<'_>> = settlements
+        .iter()
+        .filter_map(|s| {
+            let a = s.attempt.as_ref()?;
+            Some(AttemptRow {
+                id: &s.id,
+                number: a.number,
+                outcome: a.outcome.as_str(),
+                duration_ms: a.duration_ms,
+                receipt: a.receipt.as_deref(),
+                error: a.error.as_deref(),
+            })
+        })
+        .collect();
+    if !attempts.is_empty() {
+        query(sql(sqls.attempts.clone())).bind(text(to_json(&attempts))).execute(&mut *tx).await?;
+    }
+    let rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
+    let settled = query(sql(sqls.notifications.clone())).bind(text(to_json(&rows))).fetch_all(&mut *tx).await?;
+    let settled = settled.iter().map(|row| row.try_get("id")).collect::<Result<HashSet<String>, _>>()?;
+    // Only the owner publishes: a notification that was taken over belongs to somebody else's story now.
+    let outbox: Vec<OutboxRow<'_>> = settlements
+        .iter()
+        .filter(|s| settled.contains(&s.id))
+        .flat_map(|s| &s.outbox)
+        .map(|m| OutboxRow {
+            kind: kind_name(m.kind),
+            key: m.key.as_deref().map(bytes::encode),
+            body: &m.body,
+            headers: &m.headers_json,
+        })
+        .collect();
+    if !outbox.is_empty() {
+        query(sql(sqls.outbox.clone())).bind(text(to_json(&outbox))).execute(&mut *tx).await?;
+    }
+    if !awaiting.is_empty() {
+        let now = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
+        query(sql(sqls.recheck.clone())).bind(text(to_json(&awaiting))).bind(now).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(settled.len() as u64)
+}

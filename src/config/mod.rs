@@ -1,0 +1,104 @@
+//! The configuration: built-in defaults, then a file, then the environment; checked at once, with every mistake named.
+//!
+//! `config/default.toml` is the manual: it has every key with its unit, default and effect.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+mod breaker;
+mod collect;
+mod database;
+mod delivery;
+mod env;
+mod http;
+mod kafka;
+mod load;
+mod logging;
+mod mistake;
+mod monitor;
+mod provider;
+mod redis;
+mod route;
+mod routing;
+mod secret;
+mod shutdown;
+mod startup;
+mod supervision;
+#[cfg(test)]
+mod tests;
+
+pub use breaker::BreakerConfig;
+pub use database::DatabaseConfig;
+pub use delivery::{DeliveryConfig, DeliveryRetryConfig};
+pub use http::HttpConfig;
+pub use kafka::{AutoOffsetReset, KafkaConfig, Partitions};
+pub use logging::{LogFormat, LoggingConfig};
+pub use mistake::{ConfigError, Mistake};
+pub use monitor::MonitorConfig;
+pub use provider::{OnUnknown, ProviderConfig, ProviderKind};
+pub use redis::RedisConfig;
+pub use route::{PointerText, RouteConfig};
+pub use routing::{Guarantee, RoutingConfig};
+pub use secret::{Secret, SecretUrl};
+pub use shutdown::ShutdownConfig;
+pub use startup::StartupConfig;
+pub use supervision::SupervisionConfig;
+
+use mistake::rule;
+
+/// The effective configuration. Printed or serialized, its secrets are masked.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[allow(missing_docs)]
+pub struct Config {
+    pub kafka: KafkaConfig,
+    pub database: DatabaseConfig,
+    pub redis: RedisConfig,
+    pub http: HttpConfig,
+    pub logging: LoggingConfig,
+    pub startup: StartupConfig,
+    pub shutdown: ShutdownConfig,
+    pub routing: RoutingConfig,
+    pub breaker: BreakerConfig,
+    pub delivery: DeliveryConfig,
+    pub supervision: SupervisionConfig,
+    pub monitor: MonitorConfig,
+}
+
+impl Config {
+    /// Reads the defaults, the file and the environment, the later over the earlier ones. Of the environment only the
+    /// documented variables are looked at.
+    ///
+    /// # Errors
+    /// Every mistake of every layer, each with its key.
+    pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        load::load(file, env)
+    }
+
+    /// The configuration as TOML, with secrets masked.
+    pub fn show(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+    }
+
+    /// What deserves a look at start but is no mistake.
+    pub fn warnings(&self) -> Vec<String> {
+        self.delivery.warnings()
+    }
+
+    fn validate(&self, mistakes: &mut Vec<Mistake>) {
+        self.kafka.validate(mistakes);
+        self.database.validate(mistakes);
+        self.redis.validate(mistakes);
+        self.logging.validate(mistakes);
+        self.startup.validate(mistakes);
+        self.shutdown.validate(mistakes);
+        self.routing.validate(mistakes);
+        self.breaker.validate(mistakes);
+        self.delivery.validate(mistakes);
+        self.supervision.validate(mistakes);
+        self.monitor.validate(mistakes);
+        let busy = self.routing.enabled || self.delivery.enabled;
+        rule(mistakes, busy, "delivery.enabled", "must not be false while routing.enabled is false too");
+    }
+}

@@ -1,0 +1,260 @@
+//! The loop of a consumer group: take, decide, make durable, settle. One loop for both stages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all, select_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::key_order::KeyOrder;
+use super::stage::{Decision, Stage};
+use crate::domain::dead_letter::{DeadLetter, Failure, Origin};
+use crate::domain::error::ErrorClass;
+use crate::domain::record::Record;
+use crate::ports::clock::SharedClock;
+use crate::ports::dead_letters::DeadLetterSink;
+use crate::ports::source::{EventSource, Settled, SourceEnded};
+use crate::resilience::breaker::Position;
+use crate::resilience::breaker_cell::BreakerCell;
+use crate::resilience::retry::{RetryPolicy, Waits};
+use crate::telemetry::events;
+use crate::telemetry::group_metrics::GroupMetrics;
+
+/// Bounds of the loop.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Records decided together.
+    pub batch: usize,
+    /// Records taken and not settled, over all batches.
+    pub in_flight: usize,
+}
+
+/// Everything the loop works with.
+pub struct Engine<S: Stage> {
+    /// Where records come from.
+    pub source: Arc<dyn EventSource>,
+    /// What is done with them.
+    pub stage: Arc<S>,
+    /// Where those go that cannot be processed.
+    pub dead_letters: Arc<dyn DeadLetterSink>,
+    /// How transient failures are tried again.
+    pub retry: RetryPolicy,
+    /// Bounds.
+    pub limits: Limits,
+    /// Time.
+    pub clock: SharedClock,
+    /// Counts.
+    pub metrics: Arc<GroupMetrics>,
+}
+
+/// A record with what went wrong with it so far.
+struct Attempt {
+    record: Record,
+    earlier: Option<Failure>,
+}
+
+type Finished = (usize, Vec<Settled>);
+
+impl<S: Stage> Engine<S> {
+    /// Runs until `stop`, then finishes what is in hand and returns. What is cancelled comes again.
+    ///
+    /// # Errors
+    /// [`SourceEnded`] when the source has to be built anew.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), SourceEnded> {
+        Loop {
+            engine: self,
+            order: KeyOrder::default(),
+            retries: FuturesUnordered::new(),
+            batches: FuturesUnordered::new(),
+            in_flight: 0,
+        }
+        .run(stop)
+        .await
+    }
+}
+
+struct Loop<S: Stage> {
+    engine: Engine<S>,
+    order: KeyOrder,
+    retries: FuturesUnordered<BoxFuture<'static, Attempt>>,
+    batches: FuturesUnordered<BoxFuture<'static, Finished>>,
+    in_flight: usize,
+}
+
+impl<S: Stage> Loop<S> {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), SourceEnded> {
+        loop {
+            let draining = stop.is_cancelled();
+            if draining && self.batches.is_empty() && self.retries.is_empty() {
+                return Ok(());
+            }
+            let held = self.order.held() + self.retries.len();
+            let room = self.engine.limits.in_flight.saturating_sub(self.in_flight + held);
+            let source = Arc::clone(&self.engine.source);
+            let stage = Arc::clone(&self.engine.stage);
+            let batch = room.min(self.engine.limits.batch);
+            let take = async {
+                all_closed(&*stage).await;
+                source.next_batch(batch).await
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !draining => {}
+                // What is in hand cannot be finished now; unsettled, it comes again.
+                () = any_open(&*stage), if draining => return Ok(()),
+                Some((records, settled)) = self.batches.next() => {
+                    self.in_flight -= records;
+                    self.engine.source.settle(&settled);
+                }
+                Some(attempt) = self.retries.next() => self.try_again(attempt, &stop).await,
+                taken = take, if !draining && batch > 0 => {
+                    let records = taken?;
+                    self.engine.metrics.consumed(records.len());
+                    let attempts = records.into_iter().map(|record| Attempt { record, earlier: None });
+                    let attempts = attempts.collect();
+                    self.start(attempts, &stop).await;
+                }
+            }
+        }
+    }
+
+    /// Tries a record again, then what waited behind it.
+    async fn try_again(&mut self, attempt: Attempt, stop: &CancellationToken) {
+        let behind = self.order.release(&attempt.record);
+        let mut attempts = VecDeque::from([attempt]);
+        attempts.extend(behind.into_iter().map(|record| Attempt { record, earlier: None }));
+        self.start(attempts, stop).await;
+    }
+
+    /// Decides about records in order, begins their effects, and leaves their settlement to a future.
+    async fn start(&mut self, attempts: VecDeque<Attempt>, stop: &CancellationToken) {
+        let now = self.engine.clock.now();
+        let mut settled = Vec::with_capacity(attempts.len());
+        let (mut acting, mut effects) = (Vec::new(), Vec::new());
+        let mut letters = Vec::new();
+        for Attempt { record, earlier } in attempts {
+            let Some(record) = self.order.hold(record) else { continue };
+            match self.engine.stage.decide(&record, now) {
+                Decision::Skip => {
+                    self.engine.metrics.skipped();
+                    settled.push(Settled::from(&record));
+                }
+                Decision::Act(effect) => {
+                    acting.push(record);
+                    effects.push(effect);
+                }
+                Decision::Fail(failure) => {
+                    let failure = join_history(failure, earlier);
+                    let again = failure.class == ErrorClass::Transient
+                        && failure.retries < self.engine.retry.max_retries;
+                    if again {
+                        self.schedule_retry(record, failure);
+                    } else {
+                        letters.push(self.dead_letter(&record, failure));
+                        settled.push(Settled::from(&record));
+                    }
+                }
+            }
+        }
+        let records = settled.len() + acting.len();
+        if records == 0 {
+            return;
+        }
+        let stage = Arc::clone(&self.engine.stage);
+        let durable = tokio::select! {
+            durable = stage.begin(effects) => durable,
+            () = stop.cancelled().then(|()| any_open(&*stage)) => return,
+        };
+        self.in_flight += records;
+        self.batches.push(Box::pin(self.finish(durable, acting, letters, settled)));
+    }
+
+    fn schedule_retry(&mut self, record: Record, mut failure: Failure) {
+        failure.retries += 1;
+        let wait = self.engine.retry.wait_before(failure.retries);
+        self.engine.metrics.retried();
+        events::retry_scheduled(&record.at.topic, record.at.offset, &failure.reason, wait);
+        self.order.block(&record);
+        self.retries.push(Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            Attempt { record, earlier: Some(failure) }
+        }));
+    }
+
+    /// Waits until everything is durable, effects and dead letters, and says what is settled.
+    fn finish(
+        &self,
+        durable: super::stage::Durable,
+        acting: Vec<Record>,
+        mut letters: Vec<DeadLetter>,
+        mut settled: Vec<Settled>,
+    ) -> impl Future<Output = Finished> + Send + 'static {
+        let sink = Arc::clone(&self.engine.dead_letters);
+        let stage = self.engine.stage.name();
+        let metrics = Arc::clone(&self.engine.metrics);
+        async move {
+            for (index, failure) in durable.await {
+                if let Some(record) = acting.get(index) {
+                    letters.push(letter(stage, record, failure));
+                }
+            }
+            for letter in &letters {
+                metrics.failed(letter.failure.class.as_str());
+            }
+            park_until_durable(&*sink, letters).await;
+            settled.extend(acting.iter().map(Settled::from));
+            (settled.len(), settled)
+        }
+    }
+
+    fn dead_letter(&self, record: &Record, failure: Failure) -> DeadLetter {
+        letter(self.engine.stage.name(), record, failure)
+    }
+}
+
+/// The offset waits for the dead letter, however long its topic is away.
+async fn park_until_durable(sink: &dyn DeadLetterSink, letters: Vec<DeadLetter>) {
+    if letters.is_empty() {
+        return;
+    }
+    let mut waits = Waits::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(5));
+    while let Err(error) = sink.park(letters.clone()).await {
+        tracing::warn!(%error, letters = letters.len(), "dead letters wait: their offsets do not move");
+        tokio::time::sleep(waits.next_wait()).await;
+    }
+}
+
+async fn all_closed<S: Stage>(stage: &S) {
+    while stage.breakers().iter().any(|b| b.position() != Position::Closed) {
+        join_all(stage.breakers().iter().map(|b| b.closed())).await;
+    }
+}
+
+async fn any_open<S: Stage>(stage: &S) {
+    let opened = |breaker: &Arc<BreakerCell>| {
+        let mut position = breaker.watch();
+        async move { drop(position.wait_for(|p| *p != Position::Closed).await) }.boxed()
+    };
+    if stage.breakers().is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(stage.breakers().iter().map(opened)).await;
+}
+
+fn join_history(mut failure: Failure, earlier: Option<Failure>) -> Failure {
+    if let Some(earlier) = earlier {
+        failure.retries = earlier.retries;
+        failure.first_at = earlier.first_at;
+    }
+    failure
+}
+
+fn letter(stage: crate::domain::dead_letter::Stage, record: &Record, failure: Failure) -> DeadLetter {
+    // The type is read on its own: a letter about a broken payload still says what it was meant to be.
+    let event_type = crate::domain::envelope::Envelope::decode(record.value.as_deref())
+        .ok()
+        .map(|envelope| envelope.event_type.into_owned());
+    DeadLetter { origin: Origin::from(record), stage, failure, event_type }
+}

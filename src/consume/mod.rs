@@ -1,0 +1,7 @@
+//! Taking records from a source and settling each exactly once: what both stages have in common.
+
+pub mod durable_publish;
+pub mod engine;
+pub mod key_order;
+pub mod stage;
+pub mod watermark;

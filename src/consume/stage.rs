@@ -1,0 +1,44 @@
+//! What a stage has to say about a record, and how its effects become durable.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+
+use crate::domain::dead_letter::{Failure, Stage as StageName};
+use crate::domain::record::Record;
+use crate::resilience::breaker_cell::BreakerCell;
+
+/// What a record asks for.
+pub enum Decision<E> {
+    /// Nothing, and that is counted.
+    Skip,
+    /// An effect that must be durable before the record is settled.
+    Act(E),
+    /// It cannot be processed (now, or ever: see the failure's class).
+    Fail(Failure),
+}
+
+/// The failures of a batch, by position, once everything else in it is durable.
+pub type Durable = BoxFuture<'static, Vec<(usize, Failure)>>;
+
+/// One stage of the service, seen from the loop that feeds it.
+#[async_trait]
+pub trait Stage: Send + Sync + 'static {
+    /// What a record makes the stage do.
+    type Effect: Send;
+
+    /// Which stage it is, for dead letters.
+    fn name(&self) -> StageName;
+
+    /// Decides about one record. Synchronous and without I/O; must not panic.
+    fn decide(&self, record: &Record, now: Timestamp) -> Decision<Self::Effect>;
+
+    /// Begins to make effects durable, in order; batches are begun one after the other. The future resolves when every
+    /// effect is durable or has failed for good. While a dependency is down it waits, however long.
+    async fn begin(&self, effects: Vec<Self::Effect>) -> Durable;
+
+    /// The breakers of the dependencies that the stage needs; while one is not closed, nothing new is taken.
+    fn breakers(&self) -> &[Arc<BreakerCell>];
+}

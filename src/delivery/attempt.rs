@@ -1,0 +1,218 @@
+//! One attempt, before and after: what is sent, and what its answer means for the ledger.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::contact::{Contact, resolve};
+use super::decide::{Next, Progress, Rules, after_failure};
+use super::lane::LaneSettings;
+use super::lifecycle;
+use super::render::Templates;
+use super::schedule::Schedule;
+use crate::domain::dead_letter::Failure;
+use crate::domain::error::ErrorClass;
+use crate::domain::notification::template_data;
+use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
+use crate::ports::provider::{Accepted, Message, SendError};
+use crate::telemetry::events;
+
+/// What a claimed notification is ready for.
+pub enum Prepared {
+    /// To be sent.
+    Send(Box<Message>, Box<Claimed>),
+    /// Settled without an attempt.
+    Settled(Box<Settlement>),
+}
+
+/// Finds the address and the words.
+pub fn prepare(templates: &Templates, claimed: Claimed, owner: &str, now: Timestamp) -> Prepared {
+    let data = match template_data(&claimed.request_json) {
+        Ok(data) => data,
+        Err(error) => return refuse(&claimed, owner, error.code(), error.to_string(), now),
+    };
+    let to = match resolve(claimed.channel, claimed.recipient.as_deref(), claimed.contact.as_ref(), data.get()) {
+        Contact::Found(to) => to,
+        Contact::Invalid(reason) => return refuse(&claimed, owner, "invalid_address", reason, now),
+        Contact::Missing => {
+            let recipient = claimed.recipient.as_deref().unwrap_or_default();
+            events::awaiting_contact(claimed.channel.as_str(), &claimed.id, recipient);
+            return Prepared::Settled(Box::new(unsent(&claimed, owner, State::AwaitingContact, now)));
+        }
+    };
+    match templates.render(&claimed.template, claimed.channel, &data) {
+        Ok(words) => Prepared::Send(
+            Box::new(Message {
+                id: claimed.id.clone(),
+                channel: claimed.channel,
+                recipient: claimed.recipient.clone(),
+                to,
+                subject: words.subject,
+                body: words.text,
+                html: words.html,
+                template: claimed.template.clone(),
+                data,
+                attempt: claimed.attempts + 1,
+            }),
+            Box::new(claimed),
+        ),
+        Err(error) => refuse(&claimed, owner, error.code, error.reason, now),
+    }
+}
+
+/// A notification that goes back as it was.
+pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
+    let state = if claimed.attempts == 0 { State::Pending } else { State::Retrying };
+    Settlement { next_attempt_at: Some(now), ..unsent(claimed, owner, state, now) }
+}
+
+/// A settlement without an attempt.
+fn unsent(claimed: &Claimed, owner: &str, state: State, now: Timestamp) -> Settlement {
+    Settlement {
+        id: claimed.id.clone(),
+        owner: owner.to_owned(),
+        state,
+        next_attempt_at: None,
+        round: claimed.round,
+        lane: claimed.lane,
+        at: now,
+        contact_version: claimed.contact_version,
+        unknowns: claimed.unknowns,
+        attempt: None,
+        reason: None,
+        outbox: Vec::new(),
+    }
+}
+
+fn refuse(claimed: &Claimed, owner: &str, code: &str, reason: String, now: Timestamp) -> Prepared {
+    let failure = Failure::new(ErrorClass::Permanent, code, reason, now);
+    let settlement = unsent(claimed, owner, State::Failed, now);
+    Prepared::Settled(Box::new(fail(settlement, claimed, claimed.attempts, failure, now)))
+}
+
+/// Adds what the world is told about a failed notification.
+fn fail(settlement: Settlement, claimed: &Claimed, attempts: u32, mut failure: Failure, now: Timestamp) -> Settlement {
+    failure.retries = attempts.saturating_sub(1);
+    failure.first_at = claimed.first_failure_at.unwrap_or(now);
+    events::delivery_failed(claimed.channel.as_str(), &claimed.id, &failure.reason);
+    Settlement {
+        reason: Some(failure.reason.clone()),
+        outbox: lifecycle::failed(claimed, attempts, failure, now),
+        ..settlement
+    }
+}
+
+/// A provider's answer to an attempt.
+pub struct Answered<'a> {
+    /// What was sent.
+    pub claimed: &'a Claimed,
+    /// Where to.
+    pub to: &'a str,
+    /// Number of the attempt.
+    pub number: u32,
+    /// Whether it was the breaker's probe.
+    pub probe: bool,
+    /// How long it took.
+    pub duration: Duration,
+    /// What the provider said.
+    pub result: &'a Result<Accepted, SendError>,
+}
+
+/// Turns an answer into a settlement.
+pub fn conclude(
+    answered: &Answered<'_>,
+    lane: &LaneSettings,
+    schedule: &Schedule,
+    owner: &str,
+    now: Timestamp,
+) -> Settlement {
+    let Answered { claimed, number, .. } = *answered;
+    let outcome = outcome(answered.result);
+    events::provider_answered(&lane.name, outcome.as_str());
+    let mut end = AttemptEnd {
+        number,
+        outcome,
+        duration_ms: i64::try_from(answered.duration.as_millis()).unwrap_or(i64::MAX),
+        receipt: None,
+        error: None,
+    };
+    match answered.result {
+        Ok(accepted) => {
+            events::delivered(claimed.channel.as_str(), &claimed.template, answered.to, &lane.name, number);
+            end.receipt.clone_from(&accepted.receipt);
+            let told = lifecycle::sent(claimed, number, &lane.name, accepted.receipt.as_deref(), now);
+            Settlement { attempt: Some(end), outbox: vec![told], ..unsent(claimed, owner, State::Sent, now) }
+        }
+        Err(error) => {
+            end.error = Some(error.to_string());
+            let settlement = Settlement {
+                attempt: Some(end),
+                unknowns: claimed.unknowns + u32::from(outcome == Outcome::Unknown),
+                ..unsent(claimed, owner, State::Retrying, now)
+            };
+            after(error, answered.probe, settlement, claimed, number, lane, schedule, now)
+        }
+    }
+}
+
+/// What becomes of a notification whose sender ended before the answer came. Its attempt is recorded as unknown
+/// already.
+pub fn conclude_interrupted(
+    claimed: &Claimed,
+    lane: &LaneSettings,
+    schedule: &Schedule,
+    owner: &str,
+    now: Timestamp,
+) -> Settlement {
+    events::provider_answered(&lane.name, Outcome::Unknown.as_str());
+    let error = SendError::Unknown("the process ended before the provider's answer".to_owned());
+    // The database counted this unknown when it took the notification over; the rule asks for those before it.
+    let before = Claimed { unknowns: claimed.unknowns.saturating_sub(1), ..claimed.clone() };
+    let settlement = unsent(claimed, owner, State::Retrying, now);
+    after(&error, false, settlement, &before, claimed.attempts, lane, schedule, now)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn after(
+    error: &SendError,
+    probe: bool,
+    settlement: Settlement,
+    claimed: &Claimed,
+    attempts: u32,
+    lane: &LaneSettings,
+    schedule: &Schedule,
+    now: Timestamp,
+) -> Settlement {
+    let progress =
+        Progress { id: &claimed.id, round: claimed.round, lane: claimed.lane, unknowns: claimed.unknowns };
+    let rules = Rules { lanes: lane.lanes, schedule, on_unknown: lane.on_unknown };
+    match after_failure(error, probe, progress, rules, now) {
+        Next::Again { at, round, lane: next } => {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            events::delivery_retry(claimed.channel.as_str(), &claimed.id, &lane.name, &error.to_string(), wait);
+            Settlement {
+                state: State::Retrying,
+                next_attempt_at: Some(at),
+                round,
+                lane: next,
+                reason: Some(error.to_string()),
+                ..settlement
+            }
+        }
+        Next::Failed { class, code } => {
+            let reason = format!("provider {}: {error}", lane.name);
+            let failure = Failure::new(class, code, reason, now);
+            fail(Settlement { state: State::Failed, ..settlement }, claimed, attempts, failure, now)
+        }
+    }
+}
+
+fn outcome(result: &Result<Accepted, SendError>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Accepted,
+        Err(SendError::RateLimited { .. }) => Outcome::RateLimited,
+        Err(SendError::Transient(_)) => Outcome::Transient,
+        Err(SendError::Permanent(_)) => Outcome::Permanent,
+        Err(SendError::Unknown(_)) => Outcome::Unknown,
+    }
+}

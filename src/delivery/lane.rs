@@ -1,0 +1,363 @@
+//! A lane: the notifications of one channel that wait for one provider. Lanes share nothing but the ledger, so a slow
+//! or dead provider delays nobody else.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics::{Histogram, histogram};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Prepared, conclude, prepare, put_back};
+use super::decide::OnUnknown;
+use super::render::Templates;
+use super::schedule::Schedule;
+use crate::domain::channel::Channel;
+use crate::ports::clock::SharedClock;
+use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError, NotificationLedger, Settlement};
+use crate::ports::provider::{Accepted, Provider, SendError};
+use crate::resilience::breaker::{CallOutcome, Position};
+use crate::resilience::breaker_cell::{BreakerCell, Permit};
+use crate::resilience::retry::Waits;
+use crate::resilience::token_bucket::TokenBucket;
+use crate::telemetry::metric_definitions::DELIVERY_SECONDS;
+
+/// After the first answer, others are waited for this long: settling together is what makes settling fast.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// What all lanes share.
+pub struct DispatchContext {
+    /// Keeps the notifications.
+    pub ledger: Arc<dyn NotificationLedger>,
+    /// Their words.
+    pub templates: Arc<Templates>,
+    /// Waits between rounds.
+    pub schedule: Schedule,
+    /// Time.
+    pub clock: SharedClock,
+    /// In front of the database.
+    pub database: Arc<BreakerCell>,
+    /// How long a claim holds without renewal.
+    pub lease: Duration,
+    /// Claimed together at most.
+    pub batch: usize,
+    /// Sends under way at once, per lane.
+    pub max_in_flight: usize,
+    /// How often the ledger is asked without being told of new work: for what other instances add.
+    pub poll_interval: Duration,
+}
+
+/// A provider in its place within a channel.
+pub struct LaneSettings {
+    /// The channel.
+    pub channel: Channel,
+    /// Position of the provider within the channel.
+    pub index: u16,
+    /// Providers of the channel.
+    pub lanes: u16,
+    /// The provider's name.
+    pub name: String,
+    /// The provider.
+    pub provider: Arc<dyn Provider>,
+    /// What to do when nobody knows whether it took a notification.
+    pub on_unknown: OnUnknown,
+    /// Calls a second at most.
+    pub max_per_second: Option<u32>,
+    /// In front of the provider.
+    pub breaker: Arc<BreakerCell>,
+}
+
+/// One lane at work.
+pub struct Lane {
+    context: Arc<DispatchContext>,
+    settings: Arc<LaneSettings>,
+    owner: String,
+    bucket: Option<Mutex<TokenBucket>>,
+    delivery_seconds: Histogram,
+}
+
+struct Answer {
+    claimed: Claimed,
+    to: String,
+    number: u32,
+    probe: bool,
+    started: Duration,
+    result: Result<Accepted, SendError>,
+}
+
+impl Lane {
+    /// A lane whose claims carry the owner's name.
+    pub fn new(context: Arc<DispatchContext>, settings: Arc<LaneSettings>, owner: String) -> Self {
+        let now = context.clock.monotonic();
+        let bucket = settings.max_per_second.map(|rate| Mutex::new(TokenBucket::new(rate, now)));
+        let delivery_seconds = histogram!(DELIVERY_SECONDS);
+        Self { context, settings, owner, bucket, delivery_seconds }
+    }
+
+    /// Claims, sends and settles until `stop`; then waits for the answers that are due and settles them.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut sends: JoinSet<Answer> = JoinSet::new();
+        let mut settled: Vec<Settlement> = Vec::new();
+        let mut paused_until = Duration::ZERO;
+        let mut work = self.context.ledger.work();
+        let mut trouble = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            if stop.is_cancelled() && sends.is_empty() && settled.is_empty() {
+                return;
+            }
+            work.mark_unchanged();
+            let turn = self.turn(&mut sends, &mut settled, paused_until, &stop).await;
+            let claimed = match turn {
+                Ok(claimed) => {
+                    trouble.reset();
+                    claimed
+                }
+                Err(error) => {
+                    tracing::warn!(channel = %self.settings.channel, %error, "the lane waits for the ledger");
+                    tokio::time::sleep(trouble.next_wait()).await;
+                    continue;
+                }
+            };
+            let idle = claimed == 0;
+            if let Some(answer) = self.wait(&mut sends, &mut work, paused_until, idle, &stop).await {
+                tokio::time::sleep(GATHER).await;
+                self.take_answer(answer, &mut settled, &mut paused_until);
+                while let Some(answer) = sends.try_join_next() {
+                    self.take_answer(answer.map_err(|e| e.to_string()), &mut settled, &mut paused_until);
+                }
+            }
+        }
+    }
+
+    /// Settles what is answered, then claims and starts what there is room for. Returns how many were claimed.
+    async fn turn(
+        &self,
+        sends: &mut JoinSet<Answer>,
+        settled: &mut Vec<Settlement>,
+        paused_until: Duration,
+        stop: &CancellationToken,
+    ) -> Result<usize, LedgerError> {
+        if !settled.is_empty() {
+            self.guarded(self.context.ledger.settle(settled)).await?;
+            settled.clear();
+        }
+        if stop.is_cancelled() || self.context.clock.monotonic() < paused_until {
+            return Ok(0);
+        }
+        let limit = self.grant(self.room(sends.len()));
+        if limit == 0 {
+            return Ok(0);
+        }
+        let now = self.context.clock.now();
+        let request = ClaimRequest {
+            channel: self.settings.channel,
+            lane: self.settings.index,
+            owner: self.owner.clone(),
+            now,
+            lease_until: now + self.context.lease,
+            limit,
+        };
+        let claimed = match self.guarded(self.context.ledger.claim(request)).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                self.give_back(limit);
+                return Err(error);
+            }
+        };
+        self.give_back(limit - claimed.len());
+        let count = claimed.len();
+        if count > 0 {
+            self.start(claimed, sends, settled, now).await?;
+        }
+        Ok(count)
+    }
+
+    /// How many may be claimed: bounded by what is under way, and by what the breaker lets pass.
+    fn room(&self, under_way: usize) -> usize {
+        match self.settings.breaker.position() {
+            Position::Open => 0,
+            Position::HalfOpen => usize::from(under_way == 0),
+            Position::Closed => {
+                let room = self.context.max_in_flight.saturating_sub(under_way).min(self.context.batch);
+                // Small claims cost as much as large ones: wait until there is room for a good part of a batch.
+                let worthwhile = self.context.max_in_flight.min(self.context.batch).div_ceil(4);
+                if room >= worthwhile || under_way == 0 { room } else { 0 }
+            }
+        }
+    }
+
+    /// Prepares claimed notifications, records their attempts, and sends them.
+    async fn start(
+        &self,
+        claimed: Vec<Claimed>,
+        sends: &mut JoinSet<Answer>,
+        settled: &mut Vec<Settlement>,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let mut ready = Vec::with_capacity(claimed.len());
+        for claimed in claimed {
+            let Some(permit) = self.settings.breaker.acquire() else {
+                settled.push(put_back(&claimed, &self.owner, now));
+                continue;
+            };
+            match prepare(&self.context.templates, claimed, &self.owner, now) {
+                Prepared::Send(message, claimed) => ready.push((message, claimed, permit)),
+                Prepared::Settled(settlement) => settled.push(*settlement),
+            }
+        }
+        let starts: Vec<AttemptStart> = ready
+            .iter()
+            .map(|(message, ..)| AttemptStart {
+                id: message.id.clone(),
+                number: message.attempt,
+                provider: self.settings.name.clone(),
+                started_at: now,
+            })
+            .collect();
+        if starts.is_empty() {
+            return Ok(());
+        }
+        // Nothing leaves before its attempt is recorded; what is not recorded stays leased until the lease expires.
+        let begun = self.guarded(self.context.ledger.begin_attempts(&self.owner, &starts)).await?;
+        let begun: HashSet<String> = begun.into_iter().collect();
+        for (message, claimed, permit) in ready {
+            if begun.contains(&message.id) {
+                sends.spawn(self.send(*message, *claimed, permit));
+            }
+        }
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        message: crate::ports::provider::Message,
+        claimed: Claimed,
+        permit: Permit,
+    ) -> impl Future<Output = Answer> + Send + 'static {
+        let (settings, clock) = (Arc::clone(&self.settings), Arc::clone(&self.context.clock));
+        async move {
+            let started = clock.monotonic();
+            let provider = Arc::clone(&settings.provider);
+            let (to, number, probe) =
+                (message.to.clone().unwrap_or_else(|| "administrators".to_owned()), message.attempt, permit.is_probe());
+            // A task of its own: a provider that panics loses its answer, not the notification.
+            let sending = tokio::spawn(async move { provider.send(&message).await });
+            let result = match sending.await {
+                Ok(result) => result,
+                Err(error) => Err(SendError::Unknown(format!("the provider's code panicked: {error}"))),
+            };
+            permit.report(match &result {
+                Err(SendError::Transient(_) | SendError::Unknown(_)) => CallOutcome::Failure(1),
+                // A refusal or a rate limit shows that the provider is there.
+                Ok(_) | Err(SendError::Permanent(_) | SendError::RateLimited { .. }) => CallOutcome::Success,
+            });
+            Answer { claimed, to, number, probe, started, result }
+        }
+    }
+
+    fn take_answer(
+        &self,
+        answer: Result<Answer, String>,
+        settled: &mut Vec<Settlement>,
+        paused_until: &mut Duration,
+    ) {
+        let answer = match answer {
+            Ok(answer) => answer,
+            // Only a cancelled task ends so; its lease expires and the outcome becomes unknown.
+            Err(error) => return tracing::error!(error, "a send was lost"),
+        };
+        let now = self.context.clock.now();
+        if let Err(SendError::RateLimited { retry_after, .. }) = &answer.result {
+            *paused_until = (*paused_until).max(self.context.clock.monotonic() + *retry_after);
+        }
+        if answer.result.is_ok() {
+            let seconds = now.duration_since(answer.claimed.caused_at).as_secs_f64().max(0.0);
+            self.delivery_seconds.record(seconds);
+        }
+        let duration = self.context.clock.monotonic().saturating_sub(answer.started);
+        let concluded = super::attempt::Answered {
+            claimed: &answer.claimed,
+            to: &answer.to,
+            number: answer.number,
+            probe: answer.probe,
+            duration,
+            result: &answer.result,
+        };
+        settled.push(conclude(&concluded, &self.settings, &self.context.schedule, &self.owner, now));
+    }
+
+    /// Waits for an answer, for work, for the end of a pause, or for the stop.
+    async fn wait(
+        &self,
+        sends: &mut JoinSet<Answer>,
+        work: &mut tokio::sync::watch::Receiver<u64>,
+        paused_until: Duration,
+        idle: bool,
+        stop: &CancellationToken,
+    ) -> Option<Result<Answer, String>> {
+        let nap = if self.room(sends.len()) == 0 {
+            // An answer or the breaker wakes the lane.
+            self.context.poll_interval
+        } else if idle {
+            self.nap(paused_until).await
+        } else {
+            // There was work, so there may be more.
+            Duration::ZERO
+        };
+        let mut position = self.settings.breaker.watch();
+        let stopping = stop.is_cancelled();
+        tokio::select! {
+            Some(answer) = sends.join_next(), if !sends.is_empty() => Some(answer.map_err(|e| e.to_string())),
+            Ok(()) = work.changed(), if !stopping => None,
+            Ok(()) = position.changed(), if !stopping => None,
+            () = stop.cancelled(), if !stopping => None,
+            () = tokio::time::sleep(nap) => None,
+        }
+    }
+
+    /// How long there is nothing to do, as far as can be known.
+    async fn nap(&self, paused_until: Duration) -> Duration {
+        let now = self.context.clock.monotonic();
+        if paused_until > now {
+            return paused_until - now;
+        }
+        let until_token = self.bucket.as_ref().map_or(Duration::ZERO, |bucket| {
+            bucket.lock().unwrap_or_else(PoisonError::into_inner).until_token(now)
+        });
+        if !until_token.is_zero() {
+            return until_token;
+        }
+        let due = self.context.ledger.next_due(self.settings.channel, self.settings.index).await.ok().flatten();
+        let until_due = due.map_or(self.context.poll_interval, |due| {
+            Duration::try_from(due.duration_since(self.context.clock.now())).unwrap_or(Duration::ZERO)
+        });
+        // What is due already was taken by another instance a moment ago, or will be claimed in the next turn.
+        until_due.clamp(Duration::from_millis(5), self.context.poll_interval)
+    }
+
+    fn grant(&self, wanted: usize) -> usize {
+        let Some(bucket) = &self.bucket else { return wanted };
+        bucket.lock().unwrap_or_else(PoisonError::into_inner).take(wanted, self.context.clock.monotonic())
+    }
+
+    fn give_back(&self, unused: usize) {
+        if let Some(bucket) = &self.bucket {
+            bucket.lock().unwrap_or_else(PoisonError::into_inner).give_back(unused);
+        }
+    }
+
+    /// Tells the database's breaker how it went.
+    async fn guarded<T>(&self, operation: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+        let permit = self.context.database.acquire();
+        let result = operation.await;
+        if let Some(permit) = permit {
+            permit.report(match &result {
+                Err(LedgerError::Unavailable(_)) => CallOutcome::Failure(1),
+                Ok(_) | Err(LedgerError::Rejected(_)) => CallOutcome::Success,
+            });
+        }
+        result
+    }
+}

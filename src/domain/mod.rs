@@ -1,0 +1,16 @@
+//! Pure types of the business: envelopes, typed events, notifications, dead letters. No I/O, no clock, no async.
+
+pub mod bytes;
+pub mod catalog;
+pub mod channel;
+pub mod dead_letter;
+pub mod envelope;
+pub mod error;
+pub mod events;
+pub mod ids;
+pub mod notification;
+pub mod number;
+pub mod recipient;
+pub mod record;
+pub mod time;
+pub mod trace;

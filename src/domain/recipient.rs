@@ -1,0 +1,88 @@
+//! Who can be reached where: addresses, and the check that a text is one.
+
+use serde::{Deserialize, Serialize};
+
+use super::channel::Channel;
+
+/// An entry of the recipients directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipient {
+    /// The user's or customer's id.
+    pub id: String,
+    /// Address for the e-mail channel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub email: Option<String>,
+    /// E.164 number for the SMS channel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub phone: Option<String>,
+    /// BCP 47 language tag.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub locale: Option<String>,
+    /// IANA time zone name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time_zone: Option<String>,
+}
+
+/// True for what can be the address of a mailbox: one `@` outside quotes, a non-empty local part, a domain, no white
+/// space or control characters. The mail server has the last word.
+pub fn is_email(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    !local.is_empty()
+        && local.len() <= 64
+        && text.len() <= 254
+        && !domain.is_empty()
+        && !domain.starts_with(['.', '-'])
+        && !domain.ends_with(['.', '-'])
+        && !domain.contains("..")
+        && !local.contains(['@', '<', '>', ',', ';', ':', '"', '(', ')', '\\'])
+        && domain.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-'))
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// True for an international number in E.164 form: `+`, then 7 to 15 digits that do not begin with 0.
+pub fn is_phone(text: &str) -> bool {
+    let Some(digits) = text.strip_prefix('+') else { return false };
+    (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
+}
+
+/// True for an absolute `http` or `https` URL with a host.
+pub fn is_web_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|r| !r.is_empty() && !r.starts_with('/'))
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// True when the text is an address of the kind that the channel sends to.
+pub fn is_address_for(channel: Channel, text: &str) -> bool {
+    match channel {
+        Channel::Email => is_email(text),
+        Channel::Sms => is_phone(text),
+        Channel::Webhook => is_web_url(text),
+        // Devices and inboxes are found through the directory; alerts need no address.
+        Channel::Push | Channel::InApp | Channel::AdminAlert => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_from_ids() {
+        for good in ["a@b.example", "o'brien+tag@sub.example.com", "müller@bücher.example", "root@localhost"] {
+            assert!(is_email(good), "{good}");
+        }
+        for bad in [
+            "customer-789", "@b", "a@", "a b@c.d", "a@b@c", "a@b..c", "x@y\r\nBcc: z@z", "<a@b.c>", "a@-b", "",
+        ] {
+            assert!(!is_email(bad), "{bad}");
+        }
+        assert!(is_phone("+15550100123"));
+        for bad in ["15550100123", "+0123456789", "+1555", "+1555010012x", "+1234567890123456"] {
+            assert!(!is_phone(bad), "{bad}");
+        }
+        assert!(is_web_url("https://hooks.example/x"));
+        assert!(!is_web_url("ftp://hooks.example") && !is_web_url("https:///x") && !is_web_url("https://a b"));
+    }
+}

@@ -1,0 +1,98 @@
+//! Users: the welcome mail, and what the recipients directory learns from them.
+
+use serde::Deserialize;
+
+use super::payload::DataObject;
+use super::registry::{HandlerError, Output};
+use crate::domain::channel::Channel;
+use crate::domain::envelope::{Envelope, non_empty};
+use crate::domain::events::{UserRegistered, payload};
+use crate::domain::notification::Draft;
+use crate::domain::recipient::Recipient;
+
+pub(super) fn user_registered(envelope: &Envelope<'_>) -> Result<Output, HandlerError> {
+    let event: UserRegistered<'_> = payload(envelope)?;
+    let data = DataObject::new()
+        .with("firstName", &event.first_name)
+        .with("email", &event.email)
+        .with("registeredAt", &envelope.timestamp);
+    Ok(Output::one(Draft {
+        aggregate_id: format!("notification-user-{}", event.user_id),
+        channel: Channel::Email,
+        template: "welcome".into(),
+        recipient: Some(event.user_id.to_string()),
+        data: data.finish(),
+    }))
+}
+
+/// What `UserRegistered` and `UserUpdated` tell about how to reach a user; `None` when they tell nothing.
+///
+/// Lenient on purpose: the directory takes what it understands, and never makes a dead letter of an event that is
+/// otherwise fine. `UserUpdated` may carry the fields in `data` or in `data.changes`.
+pub fn directory_entry(envelope: &Envelope<'_>) -> Option<Recipient> {
+    #[derive(Deserialize)]
+    struct Data {
+        #[serde(rename = "userId")]
+        user_id: String,
+        #[serde(flatten)]
+        contact: Contact,
+        #[serde(default)]
+        changes: Option<Contact>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Contact {
+        #[serde(default)]
+        email: serde_json::Value,
+        #[serde(default)]
+        phone: serde_json::Value,
+        #[serde(default)]
+        locale: serde_json::Value,
+        #[serde(default)]
+        time_zone: serde_json::Value,
+    }
+    if !matches!(envelope.event_type.as_ref(), "UserRegistered" | "UserUpdated") {
+        return None;
+    }
+    let data: Data = serde_json::from_str(envelope.data.get()).ok()?;
+    let changes = data.changes.unwrap_or_default();
+    let pick = |changed: serde_json::Value, plain: serde_json::Value| {
+        let text = |v: serde_json::Value| v.as_str().filter(|s| non_empty("", s).is_ok()).map(str::to_owned);
+        text(changed).or_else(|| text(plain))
+    };
+    let recipient = Recipient {
+        email: pick(changes.email, data.contact.email),
+        phone: pick(changes.phone, data.contact.phone),
+        locale: pick(changes.locale, data.contact.locale),
+        time_zone: pick(changes.time_zone, data.contact.time_zone),
+        id: data.user_id,
+    };
+    let tells = recipient.email.is_some()
+        || recipient.phone.is_some()
+        || recipient.locale.is_some()
+        || recipient.time_zone.is_some();
+    (tells && non_empty("", &recipient.id).is_ok()).then_some(recipient)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(event_type: &str, data: &str) -> Option<Recipient> {
+        let json = format!(
+            r#"{{"eventId":"e","eventType":"{event_type}","aggregateId":"u","version":1,"timestamp":"2026-01-15T10:30:00Z","data":{data}}}"#
+        );
+        directory_entry(&Envelope::decode(Some(json.as_bytes())).expect("envelope"))
+    }
+
+    #[test]
+    fn the_directory_takes_what_it_understands() {
+        let told = entry("UserRegistered", r#"{"userId":"u","email":"a@b.c","phone":7}"#).expect("an entry");
+        assert_eq!((told.email.as_deref(), told.phone), (Some("a@b.c"), None));
+        let told = entry("UserUpdated", r#"{"userId":"u","email":"old@b.c","changes":{"email":"new@b.c"}}"#);
+        assert_eq!(told.and_then(|r| r.email).as_deref(), Some("new@b.c"));
+        assert_eq!(entry("UserUpdated", r#"{"userId":"u","changes":{"nickname":"x"}}"#), None);
+        assert_eq!(entry("UserUpdated", r#"{"changes":{"email":"a@b.c"}}"#), None);
+        assert_eq!(entry("UserLogin", r#"{"userId":"u","email":"a@b.c"}"#), None);
+    }
+}

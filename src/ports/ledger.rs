@@ -1,0 +1,348 @@
+//! The notification ledger: every notification, its state, its attempts.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::domain::channel::Channel;
+use crate::domain::dead_letter::Origin;
+use crate::domain::notification::Request;
+use crate::domain::recipient::Recipient;
+
+/// Why the ledger did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// The database cannot be reached or cannot work now.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// The database refuses this content for ever.
+    #[error("the database refuses the content: {0}")]
+    Rejected(String),
+}
+
+/// The states of a notification (docs/architecture.md shows the transitions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum State {
+    Pending,
+    Sending,
+    Retrying,
+    AwaitingContact,
+    Sent,
+    Failed,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Sending, Self::Retrying, Self::AwaitingContact, Self::Sent, Self::Failed];
+
+    /// The name used in JSON and the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Sending => "sending",
+            Self::Retrying => "retrying",
+            Self::AwaitingContact => "awaiting_contact",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The state of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+
+    /// True when nothing more will happen by itself.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Sent | Self::Failed)
+    }
+}
+
+/// A request on its way into the ledger, with the record that brought it.
+#[derive(Debug, Clone)]
+pub struct NewNotification {
+    /// The request.
+    pub request: Request,
+    /// The request's own record: what a dead letter will carry.
+    pub origin: Origin,
+    /// When it arrived.
+    pub received_at: Timestamp,
+}
+
+/// What became of a batch of requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Inserted {
+    pub new: u64,
+    pub duplicates: u64,
+}
+
+/// Due notifications of one lane, asked for by one owner.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct ClaimRequest {
+    pub channel: Channel,
+    /// Position of the provider within the channel.
+    pub lane: u16,
+    /// Names this instance; only the owner may settle.
+    pub owner: String,
+    pub now: Timestamp,
+    pub lease_until: Timestamp,
+    pub limit: usize,
+}
+
+/// A notification that this instance holds under a lease.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Claimed {
+    pub id: String,
+    pub aggregate_id: String,
+    pub channel: Channel,
+    pub template: String,
+    pub recipient: Option<String>,
+    /// What the directory knows about the recipient.
+    pub contact: Option<Recipient>,
+    /// The version of the directory's entry that was seen; 0 when there was none.
+    pub contact_version: i64,
+    pub correlation_id: String,
+    pub caused_at: Timestamp,
+    /// The request's envelope.
+    pub request_json: String,
+    /// Rounds of the retry schedule used up.
+    pub round: u16,
+    pub lane: u16,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// How many of them ended with an unknown outcome.
+    pub unknowns: u32,
+    /// First failure, if there was one.
+    pub first_failure_at: Option<Timestamp>,
+    pub origin: OriginCoordinates,
+}
+
+/// Where the request stood.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct OriginCoordinates {
+    pub topic: String,
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    /// The record's headers, as the ledger keeps them.
+    pub headers_json: String,
+}
+
+/// The outcome of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Outcome {
+    Accepted,
+    Transient,
+    Permanent,
+    RateLimited,
+    Unknown,
+}
+
+impl Outcome {
+    /// Every outcome, for pre-registering metrics.
+    pub const ALL: [Self; 5] =
+        [Self::Accepted, Self::Transient, Self::Permanent, Self::RateLimited, Self::Unknown];
+
+    /// The name used in JSON, metrics and the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::RateLimited => "rate_limited",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// An attempt that is about to be made: recorded before the request leaves.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct AttemptStart {
+    pub id: String,
+    pub number: u32,
+    pub provider: String,
+    pub started_at: Timestamp,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct AttemptEnd {
+    pub number: u32,
+    pub outcome: Outcome,
+    pub duration_ms: i64,
+    pub receipt: Option<String>,
+    pub error: Option<String>,
+}
+
+/// What becomes of a claimed notification.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Settlement {
+    pub id: String,
+    pub owner: String,
+    pub state: State,
+    /// When it is due again, for states that are.
+    pub next_attempt_at: Option<Timestamp>,
+    pub round: u16,
+    pub lane: u16,
+    pub at: Timestamp,
+    /// See [`Claimed::contact_version`]: a newer entry ends the wait for a contact at once.
+    pub contact_version: i64,
+    /// Unknown outcomes so far, this attempt's included.
+    pub unknowns: u32,
+    pub attempt: Option<AttemptEnd>,
+    pub reason: Option<String>,
+    /// What to publish in the same transaction.
+    pub outbox: Vec<OutboxMessage>,
+}
+
+/// Something to be published, stored in the transaction that makes it true.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct OutboxMessage {
+    pub kind: OutboxKind,
+    pub key: Option<Vec<u8>>,
+    pub body: String,
+    /// JSON of the headers, as [`OriginCoordinates::headers_json`].
+    pub headers_json: String,
+}
+
+/// Where an outbox message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum OutboxKind {
+    /// An envelope for `notification-events`.
+    Lifecycle,
+    /// A dead letter, as JSON of [`crate::domain::dead_letter::DeadLetter`].
+    DeadLetter,
+}
+
+/// An attempt as it is shown.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct AttemptView {
+    pub number: i64,
+    pub provider: String,
+    /// `None` while it is under way.
+    pub outcome: Option<String>,
+    pub started_at: String,
+    pub duration_ms: Option<i64>,
+    pub receipt: Option<String>,
+    pub error: Option<String>,
+}
+
+/// A notification as it is shown.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct NotificationView {
+    pub id: String,
+    pub state: String,
+    pub channel: String,
+    pub recipient: Option<String>,
+    pub template: String,
+    pub category: String,
+    pub created_at: String,
+    pub settled_at: Option<String>,
+    pub receipt: Option<String>,
+    pub reason: Option<String>,
+    pub attempts: Vec<AttemptView>,
+}
+
+/// One notification for the account of a run.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Brief {
+    pub id: String,
+    pub causation_id: Option<String>,
+    pub state: State,
+}
+
+/// Keeps every notification, its state and its attempts.
+#[async_trait]
+pub trait NotificationLedger: Send + Sync {
+    /// Changes whenever this process adds work or makes some due: nobody has to poll for it.
+    fn work(&self) -> watch::Receiver<u64>;
+
+    /// Adds requests; one that is known already changes nothing. All or nothing.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    async fn insert(&self, batch: &[NewNotification]) -> Result<Inserted, LedgerError>;
+
+    /// Takes due notifications under a lease; no other owner gets them until it expires.
+    ///
+    /// # Errors
+    /// When nothing was taken.
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// When the lane's next notification is due.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn next_due(&self, channel: Channel, lane: u16) -> Result<Option<Timestamp>, LedgerError>;
+
+    /// Records that these attempts begin now, each only while the owner still holds its notification. Returns the ids
+    /// of those that may be sent.
+    ///
+    /// # Errors
+    /// When none was recorded: then nothing may be sent.
+    async fn begin_attempts(&self, owner: &str, attempts: &[AttemptStart]) -> Result<Vec<String>, LedgerError>;
+
+    /// Settles claimed notifications with their outbox messages, each only while its owner still holds it. Returns how
+    /// many were settled.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    async fn settle(&self, settlements: &[Settlement]) -> Result<u64, LedgerError>;
+
+    /// Extends the leases of this owner.
+    ///
+    /// # Errors
+    /// When none was extended.
+    async fn renew(&self, owner: &str, until: Timestamp) -> Result<u64, LedgerError>;
+
+    /// Takes over notifications of a channel whose owner is gone: their open attempts become `unknown`, and they are claimed for
+    /// the new owner, with the provider of the interrupted attempt, if there was one.
+    ///
+    /// # Errors
+    /// When nothing was taken over.
+    async fn take_over(
+        &self,
+        channel: Channel,
+        owner: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError>;
+
+    /// Moves notifications of lanes that no longer exist to the channel's first lane.
+    ///
+    /// # Errors
+    /// When nothing was moved.
+    async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError>;
+
+    /// One notification with all its attempts.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn notification(&self, id: &str) -> Result<Option<NotificationView>, LedgerError>;
+
+    /// The notifications that these events caused.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn caused_by(&self, events: &[String]) -> Result<Vec<Brief>, LedgerError>;
+}

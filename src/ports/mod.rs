@@ -1,0 +1,12 @@
+//! The traits between the service's logic and the world. Adapters implement them; tests bring their own.
+
+pub mod clock;
+pub mod cluster;
+pub mod contacts;
+pub mod dead_letters;
+pub mod ledger;
+pub mod outbox;
+pub mod probe;
+pub mod provider;
+pub mod publisher;
+pub mod source;

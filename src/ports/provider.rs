@@ -1,0 +1,72 @@
+//! Who carries a notification to its recipient.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::channel::Channel;
+
+/// A notification as a provider gets it, and as the `http` and `file` providers write it.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct Message {
+    /// The notification's id: the idempotency key.
+    pub id: String,
+    pub channel: Channel,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
+    /// The address; alerts have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The text.
+    pub body: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub html: Option<String>,
+    pub template: String,
+    pub data: Box<RawValue>,
+    /// 1 for the first.
+    pub attempt: u32,
+}
+
+/// The provider took the notification.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The provider's own id of it, if it gave one.
+    pub receipt: Option<String>,
+}
+
+/// The provider did not take it. The error carries the decision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Too many requests: the lane waits, no step of the schedule is used.
+    #[error("rate limited: {reason}")]
+    RateLimited {
+        /// How long the provider asked to wait.
+        retry_after: Duration,
+        /// What it said.
+        reason: String,
+    },
+    /// Not taken, and may be taken later.
+    #[error("{0}")]
+    Transient(String),
+    /// Not taken, and never will be.
+    #[error("{0}")]
+    Permanent(String),
+    /// Perhaps taken: the answer did not arrive or made no sense.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// Carries notifications of one channel.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Hands one notification over.
+    ///
+    /// # Errors
+    /// A [`SendError`] that says what to do.
+    async fn send(&self, message: &Message) -> Result<Accepted, SendError>;
+}

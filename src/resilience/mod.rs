@@ -1,0 +1,6 @@
+//! How the service stays well while others are not: breakers, retries, rate limits.
+
+pub mod breaker;
+pub mod breaker_cell;
+pub mod retry;
+pub mod token_bucket;

@@ -1,0 +1,61 @@
+//! A token bucket: a rate with a burst of one second's worth, as pure arithmetic over monotonic time.
+
+use std::time::Duration;
+
+/// Grants so many tokens a second.
+#[derive(Debug)]
+pub struct TokenBucket {
+    per_second: f64,
+    tokens: f64,
+    filled_at: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub fn new(per_second: u32, now: Duration) -> Self {
+        let per_second = f64::from(per_second.max(1));
+        Self { per_second, tokens: per_second, filled_at: now }
+    }
+
+    /// Takes up to `wanted` tokens; returns how many there were.
+    pub fn take(&mut self, wanted: usize, now: Duration) -> usize {
+        self.fill(now);
+        let granted = (self.tokens.floor() as usize).min(wanted);
+        self.tokens -= granted as f64;
+        granted
+    }
+
+    /// Gives unused tokens back.
+    pub fn give_back(&mut self, tokens: usize) {
+        self.tokens = (self.tokens + tokens as f64).min(self.per_second);
+    }
+
+    /// How long until there is a token.
+    pub fn until_token(&mut self, now: Duration) -> Duration {
+        self.fill(now);
+        Duration::from_secs_f64(((1.0 - self.tokens) / self.per_second).max(0.0))
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.per_second);
+        self.filled_at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_the_burst_then_the_rate() {
+        let mut bucket = TokenBucket::new(10, Duration::ZERO);
+        assert_eq!(bucket.take(50, Duration::ZERO), 10);
+        assert_eq!(bucket.take(1, Duration::ZERO), 0);
+        assert_eq!(bucket.until_token(Duration::ZERO), Duration::from_millis(100));
+        assert_eq!(bucket.take(50, Duration::from_millis(250)), 2);
+        bucket.give_back(2);
+        assert_eq!(bucket.take(50, Duration::from_millis(250)), 2);
+        assert_eq!(bucket.take(50, Duration::from_secs(60)), 10, "no more than the burst accumulates");
+    }
+}

@@ -1,0 +1,229 @@
+//! Decodes a record, runs its handlers, and publishes what they ask for.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use metrics::{Histogram, counter, histogram};
+
+use crate::consume::durable_publish::DurablePublisher;
+use crate::consume::stage::{Decision, Durable, Stage};
+use crate::domain::channel::Channel;
+use crate::domain::dead_letter::{Failure, Stage as StageName};
+use crate::domain::envelope::Envelope;
+use crate::domain::error::ErrorClass;
+use crate::domain::notification::{Draft, SOURCE};
+use crate::domain::recipient::Recipient;
+use crate::domain::record::{Headers, OutboundRecord, Record};
+use crate::domain::trace::TraceContext;
+use crate::handlers::{HandlerError, Registry, directory_entry};
+use crate::ports::clock::SharedClock;
+use crate::ports::contacts::Contacts;
+use crate::ports::publisher::PublishError;
+use crate::resilience::breaker::CallOutcome;
+use crate::resilience::breaker_cell::BreakerCell;
+use crate::resilience::retry::Waits;
+use crate::telemetry::group_metrics::GroupMetrics;
+use crate::telemetry::metric_definitions::{REQUESTS_PUBLISHED, ROUTING_SECONDS};
+
+/// What an event makes the routing stage do.
+pub struct Routed {
+    outputs: Vec<OutboundRecord>,
+    counted: Vec<(Channel, String)>,
+    contact: Option<Recipient>,
+}
+
+/// The recipients directory, which learns from user events, behind the database's breaker.
+pub struct Directory {
+    /// Where contacts are kept.
+    pub contacts: Arc<dyn Contacts>,
+    /// In front of the database.
+    pub breaker: Arc<BreakerCell>,
+}
+
+/// The routing stage of one consumer group.
+pub struct RoutingStage {
+    registry: Arc<Registry>,
+    publisher: DurablePublisher,
+    directory: Option<Directory>,
+    output_topic: Arc<str>,
+    clock: SharedClock,
+    metrics: Arc<GroupMetrics>,
+    breakers: Vec<Arc<BreakerCell>>,
+    routing_seconds: Histogram,
+}
+
+impl RoutingStage {
+    /// A stage that publishes to `output_topic`. Only a group with a directory lets it learn from its events.
+    pub fn new(
+        registry: Arc<Registry>,
+        publisher: DurablePublisher,
+        directory: Option<Directory>,
+        output_topic: Arc<str>,
+        clock: SharedClock,
+        metrics: Arc<GroupMetrics>,
+    ) -> Self {
+        let mut breakers = vec![Arc::clone(publisher.breaker())];
+        breakers.extend(directory.iter().map(|d| Arc::clone(&d.breaker)));
+        Self {
+            registry,
+            publisher,
+            directory,
+            output_topic,
+            clock,
+            metrics,
+            breakers,
+            routing_seconds: histogram!(ROUTING_SECONDS),
+        }
+    }
+
+    fn route(&self, record: &Record, now: Timestamp) -> Decision<Routed> {
+        let envelope = match Envelope::decode(record.value.as_deref()) {
+            Ok(envelope) => envelope,
+            Err(error) => return Decision::Fail(failure(&HandlerError::Invalid(error), now)),
+        };
+        let contact = self.directory.as_ref().and_then(|_| directory_entry(&envelope));
+        let handlers = self.registry.handlers_of(&envelope.event_type);
+        if handlers.is_empty() && contact.is_none() {
+            return Decision::Skip;
+        }
+        let incoming = record.headers.get("traceparent").and_then(TraceContext::parse);
+        let mut routed = Routed { outputs: Vec::with_capacity(1), counted: Vec::with_capacity(1), contact };
+        for handler in handlers {
+            // Handlers are pure, so a panic leaves nothing half-done behind.
+            match catch_unwind(AssertUnwindSafe(|| handler(&envelope))) {
+                Ok(Ok(output)) => {
+                    for draft in output.drafts {
+                        routed.outputs.push(self.outbound(&draft, &envelope, incoming, now));
+                        routed.counted.push((draft.channel, draft.template.into_owned()));
+                    }
+                }
+                Ok(Err(error)) => return Decision::Fail(failure(&error, now)),
+                Err(panic) => return Decision::Fail(bug(&*panic, now)),
+            }
+        }
+        if routed.outputs.is_empty() && routed.contact.is_none() { Decision::Skip } else { Decision::Act(routed) }
+    }
+
+    fn outbound(
+        &self,
+        draft: &Draft,
+        envelope: &Envelope<'_>,
+        incoming: Option<TraceContext>,
+        now: Timestamp,
+    ) -> OutboundRecord {
+        let request = draft.into_request(envelope, now);
+        let trace = TraceContext::continued(incoming, request.id);
+        let mut headers = Headers::default();
+        headers.push("eventType", Some(crate::domain::catalog::NOTIFICATION_REQUESTED.as_bytes()));
+        headers.push("source", Some(SOURCE.as_bytes()));
+        headers.push("timestamp", Some(request.timestamp.as_bytes()));
+        headers.push("aggregateId", Some(draft.aggregate_id.as_bytes()));
+        headers.push("traceparent", Some(trace.to_string().as_bytes()));
+        OutboundRecord {
+            topic: Arc::clone(&self.output_topic),
+            key: Some(draft.aggregate_id.as_bytes().into()),
+            value: request.json,
+            headers,
+        }
+    }
+
+    /// The directory learns before the event is settled, in order, however long the database is away.
+    async fn learn(&self, recipients: Vec<Recipient>) {
+        let Some(directory) = self.directory.as_ref().filter(|_| !recipients.is_empty()) else { return };
+        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            directory.breaker.closed().await;
+            let Some(permit) = directory.breaker.acquire() else { continue };
+            match directory.contacts.learn(recipients.clone()).await {
+                Ok(()) => return permit.report(CallOutcome::Success),
+                Err(error) => {
+                    permit.report(CallOutcome::Failure(1));
+                    tracing::warn!(%error, "the recipients directory cannot be written; user events wait");
+                    tokio::time::sleep(waits.next_wait()).await;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Stage for RoutingStage {
+    type Effect = Routed;
+
+    fn name(&self) -> StageName {
+        StageName::Routing
+    }
+
+    fn decide(&self, record: &Record, now: Timestamp) -> Decision<Routed> {
+        self.route(record, now)
+    }
+
+    async fn begin(&self, effects: Vec<Routed>) -> Durable {
+        let begun = self.clock.monotonic();
+        let mut records = Vec::with_capacity(effects.len());
+        let mut effect_of = Vec::with_capacity(effects.len());
+        let mut recipients = Vec::new();
+        let mut published: HashMap<(Channel, String), u64> = HashMap::new();
+        for (index, routed) in effects.into_iter().enumerate() {
+            recipients.extend(routed.contact);
+            if routed.outputs.is_empty() {
+                // The directory learns from it, but nobody is notified: for the account it is a skip.
+                self.metrics.skipped();
+            }
+            for (output, counted) in routed.outputs.into_iter().zip(routed.counted) {
+                records.push(output);
+                effect_of.push(index);
+                *published.entry(counted).or_default() += 1;
+            }
+        }
+        self.learn(recipients).await;
+        if records.is_empty() {
+            return futures::future::ready(Vec::new()).boxed();
+        }
+        let count = records.len();
+        let in_flight = self.publisher.begin(records).await;
+        let (clock, histogram) = (Arc::clone(&self.clock), self.routing_seconds.clone());
+        async move {
+            let refused = in_flight.durable().await;
+            histogram.record_many((clock.monotonic() - begun).as_secs_f64(), count);
+            for ((channel, template), count) in published {
+                counter!(REQUESTS_PUBLISHED, "channel" => channel.as_str(), "template" => template).increment(count);
+            }
+            let now = clock.now();
+            refused.into_iter().map(|(index, error)| (effect_of[index], refusal(error, now))).collect()
+        }
+        .boxed()
+    }
+
+    fn breakers(&self) -> &[Arc<BreakerCell>] {
+        &self.breakers
+    }
+}
+
+fn failure(error: &HandlerError, now: Timestamp) -> Failure {
+    Failure::new(error.class(), error.code(), error.to_string(), now)
+}
+
+fn bug(panic: &(dyn Any + Send), now: Timestamp) -> Failure {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Failure::new(ErrorClass::Bug, "panic", format!("a handler panicked: {text}"), now)
+}
+
+fn refusal(error: PublishError, now: Timestamp) -> Failure {
+    match error {
+        PublishError::Rejected { code, reason } => {
+            Failure::new(ErrorClass::Permanent, code, format!("Kafka refuses the request: {reason}"), now)
+        }
+        PublishError::Unavailable(reason) => Failure::new(ErrorClass::Transient, "kafka_unavailable", reason, now),
+    }
+}

@@ -1,0 +1,132 @@
+//! Notable events: each is one call that logs, counts, and tells the journal that `demo` prints.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::sync::broadcast;
+use tracing::{debug, error, info, warn};
+
+use super::metric_definitions::{
+    ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, PROVIDER_REQUESTS, RETRIES, SETTLED,
+};
+
+/// What happened, in words for people.
+#[derive(Debug, Clone)]
+pub struct Notable {
+    /// What kind of thing it is.
+    pub kind: NotableKind,
+    /// One line.
+    pub text: String,
+}
+
+/// Kinds of notable events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum NotableKind {
+    Delivered,
+    Waiting,
+    Retry,
+    DeadLetter,
+    Outage,
+    Recovery,
+    Restart,
+}
+
+static JOURNAL: LazyLock<broadcast::Sender<Notable>> = LazyLock::new(|| broadcast::Sender::new(1024));
+
+/// Follows the journal from now on. A reader that is too slow misses the oldest lines, and nobody waits for it.
+pub fn journal() -> broadcast::Receiver<Notable> {
+    JOURNAL.subscribe()
+}
+
+fn note(kind: NotableKind, text: impl FnOnce() -> String) {
+    if JOURNAL.receiver_count() > 0 {
+        let _ = JOURNAL.send(Notable { kind, text: text() });
+    }
+}
+
+/// A provider accepted a notification.
+pub fn delivered(channel: &'static str, template: &str, to: &str, provider: &str, attempt: u32) {
+    counter!(SETTLED, "channel" => channel, "outcome" => "sent").increment(1);
+    debug!(channel, template, provider, attempt, "notification accepted");
+    note(NotableKind::Delivered, || {
+        let tries = if attempt > 1 { format!(" at attempt {attempt}") } else { String::new() };
+        format!("{channel} {template} to {to} accepted by {provider}{tries}")
+    });
+}
+
+/// A notification failed for good.
+pub fn delivery_failed(channel: &'static str, id: &str, reason: &str) {
+    counter!(SETTLED, "channel" => channel, "outcome" => "failed").increment(1);
+    warn!(channel, notification = id, reason, "notification failed");
+}
+
+/// A notification waits for its recipient's address.
+pub fn awaiting_contact(channel: &'static str, id: &str, recipient: &str) {
+    info!(channel, notification = id, recipient, "notification waits for a contact");
+    note(NotableKind::Waiting, || format!("{channel} to {recipient} waits for a contact"));
+}
+
+/// An attempt to send did not succeed and another will be made.
+pub fn delivery_retry(channel: &'static str, id: &str, provider: &str, reason: &str, wait: Duration) {
+    counter!(RETRIES, "stage" => "delivery").increment(1);
+    info!(channel, notification = id, provider, reason, wait_ms = wait.as_millis() as u64, "delivery will be retried");
+    note(NotableKind::Retry, || format!("{channel} via {provider} again in {:.1} s: {reason}", wait.as_secs_f64()));
+}
+
+/// A provider answered.
+pub fn provider_answered(provider: &str, outcome: &'static str) {
+    counter!(PROVIDER_REQUESTS, "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// A record will be tried again.
+pub fn retry_scheduled(topic: &str, offset: i64, reason: &str, wait: Duration) {
+    info!(topic, offset, reason, wait_ms = wait.as_millis() as u64, "record will be retried");
+    note(NotableKind::Retry, || format!("record {topic}@{offset} again in {} ms: {reason}", wait.as_millis()));
+}
+
+/// A dead letter is durable.
+pub fn dead_lettered(stage: &'static str, class: &'static str, code: &str, topic: &str, reason: &str) {
+    counter!(DEAD_LETTERS, "stage" => stage, "class" => class).increment(1);
+    warn!(stage, class, code, topic, reason, "dead letter written");
+    note(NotableKind::DeadLetter, || format!("{topic}: {code}: {reason}"));
+}
+
+/// A breaker moved.
+pub fn breaker_moved(breaker: &str, position: &'static str, gauge_value: f64, groups: &[String]) {
+    gauge!(BREAKER_STATE, "breaker" => breaker.to_owned()).set(gauge_value);
+    match position {
+        "open" => {
+            warn!(breaker, ?groups, "circuit breaker opened");
+            note(NotableKind::Outage, || format!("{breaker} is away: breaker open{}", pausing(groups)));
+        }
+        "closed" => {
+            info!(breaker, ?groups, "circuit breaker closed");
+            note(NotableKind::Recovery, || format!("{breaker} is back: breaker closed"));
+        }
+        _ => info!(breaker, "circuit breaker half-open: probing"),
+    }
+}
+
+fn pausing(groups: &[String]) -> String {
+    if groups.is_empty() { String::new() } else { format!(", paused: {}", groups.join(", ")) }
+}
+
+/// An actor was rebuilt.
+pub fn actor_restarted(actor: &str, why: &str, restarts: u32) {
+    counter!(ACTOR_RESTARTS, "actor" => actor.to_owned()).increment(1);
+    error!(actor, why, restarts, "actor rebuilt");
+    note(NotableKind::Restart, || format!("actor {actor} rebuilt: {why}"));
+}
+
+/// A dependency became unreachable, or reachable again.
+pub fn dependency_changed(dependency: &str, up: bool, why: &str) {
+    if up {
+        info!(dependency, "dependency is reachable again");
+        note(NotableKind::Recovery, || format!("{dependency} answers again"));
+    } else {
+        warn!(dependency, why, "dependency is unreachable");
+        note(NotableKind::Outage, || format!("{dependency} does not answer: {why}"));
+    }
+}
