@@ -11,3 +11,6 @@ pub mod adapters;
 pub mod delivery;
 pub mod config;
 pub mod actors;
+pub mod app;
+pub mod http;
+pub mod cli;

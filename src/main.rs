@@ -1,1 +1,7 @@
-fn main() {}
+//! The `notification-service` program: parses the command line and runs one command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    notification_service::cli::run()
+}

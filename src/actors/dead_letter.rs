@@ -18,8 +18,6 @@ use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::{DeadLetterError, DeadLetterSink, ParkedPayload, PayloadStore};
 use crate::telemetry::events;
 
-/// Requests that wait for the actor; more of them wait at their senders.
-const MAILBOX: usize = 64;
 /// The reason in the `error` header is cut here: it stands in full in the envelope.
 const MAX_HEADER_CHARS: usize = 500;
 /// A key larger than this is left out of a reference that was refused once already.
@@ -54,10 +52,6 @@ impl DeadLetterActor {
 
 impl Actor for DeadLetterActor {
     type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Self::Context) {
-        context.set_mailbox_capacity(MAILBOX);
-    }
 }
 
 impl Handler<Park> for DeadLetterActor {

@@ -2,4 +2,5 @@
 
 pub mod kafka;
 pub mod providers;
+pub mod redis;
 pub mod sql;

@@ -2,4 +2,4 @@
 
 mod stage;
 
-pub use stage::RoutingStage;
+pub use stage::{Directory, RoutingStage};

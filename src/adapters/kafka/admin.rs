@@ -9,7 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client_config::ClientSettings;
+use super::client_config::{ClientSettings, InvalidProperty};
 use super::rebalance::forward_log;
 use crate::ports::cluster::ClusterView;
 use crate::ports::probe::Probe;
@@ -92,7 +92,7 @@ impl KafkaAdmin {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn new(settings: &ClientSettings) -> Result<Self, KafkaError> {
+    pub fn new(settings: &ClientSettings) -> Result<Self, InvalidProperty> {
         let client = AdminClient::from_config_and_context(&settings.admin(), Context)?;
         Ok(Self { client: Arc::new(client), brokers: settings.brokers.clone() })
     }

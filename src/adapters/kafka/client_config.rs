@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 
 /// What every client of this process shares.
 #[derive(Debug, Clone)]
@@ -20,6 +21,12 @@ pub struct ClientSettings {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("kafka.properties: {0}")]
 pub struct InvalidProperty(String);
+
+impl From<KafkaError> for InvalidProperty {
+    fn from(error: KafkaError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// Properties that only producers know (librdkafka's CONFIGURATION.md, column P); consumers would warn about them.
 const PRODUCER_ONLY: [&str; 24] = [
@@ -132,7 +139,7 @@ impl ClientSettings {
     /// [`InvalidProperty`] with librdkafka's own words.
     pub fn check(&self) -> Result<(), InvalidProperty> {
         for config in [self.producer(), self.consumer("check", "earliest")] {
-            config.create_native_config().map_err(|error| InvalidProperty(error.to_string()))?;
+            config.create_native_config()?;
         }
         Ok(())
     }

@@ -12,12 +12,16 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::client_config::ClientSettings;
+use super::source::copy_headers;
+use crate::domain::record::Headers;
 
 /// A record that appeared.
 #[derive(Debug)]
 pub struct Followed {
     /// The record's value.
     pub value: Vec<u8>,
+    /// The record's headers.
+    pub headers: Headers,
     /// When it was seen.
     pub seen: Instant,
 }
@@ -25,6 +29,7 @@ pub struct Followed {
 /// Follows until it is dropped.
 pub struct Follower {
     records: mpsc::Receiver<Followed>,
+    seen: usize,
     stop: Arc<AtomicBool>,
 }
 
@@ -53,18 +58,33 @@ impl Follower {
             while !stopped.load(Ordering::Acquire) {
                 if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
                     let value = message.payload().map(<[u8]>::to_vec).unwrap_or_default();
-                    if send.blocking_send(Followed { value, seen: Instant::now() }).is_err() {
+                    let followed = Followed { value, headers: copy_headers(&message), seen: Instant::now() };
+                    if send.blocking_send(followed).is_err() {
                         break;
                     }
                 }
             }
         });
-        Ok(Self { records, stop })
+        Ok(Self { records, seen: 0, stop })
     }
 
     /// The next record; `None` when the follower's thread ended.
     pub async fn next(&mut self) -> Option<Followed> {
-        self.records.recv().await
+        let record = self.records.recv().await;
+        self.seen += usize::from(record.is_some());
+        record
+    }
+
+    /// The next record, if there is one now.
+    pub fn try_next(&mut self) -> Option<Followed> {
+        let record = self.records.try_recv().ok();
+        self.seen += usize::from(record.is_some());
+        record
+    }
+
+    /// How many records it has given out.
+    pub fn seen(&self) -> usize {
+        self.seen
     }
 }
 

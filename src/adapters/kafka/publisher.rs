@@ -14,7 +14,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::Notify;
 
-use super::client_config::ClientSettings;
+use super::client_config::{ClientSettings, InvalidProperty};
 use super::rebalance::forward_log;
 use crate::domain::record::OutboundRecord;
 use crate::ports::publisher::{Acks, EventPublisher, PublishError};
@@ -90,7 +90,7 @@ impl KafkaPublisher {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn new(settings: ClientSettings) -> Result<Arc<Self>, KafkaError> {
+    pub fn new(settings: ClientSettings) -> Result<Arc<Self>, InvalidProperty> {
         let producer = settings.producer().create_with_context(Context)?;
         Ok(Arc::new(Self { settings, producer: RwLock::new(Arc::new(producer)) }))
     }

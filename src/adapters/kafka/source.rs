@@ -319,25 +319,29 @@ fn assignment(
     Some((topic, assignment))
 }
 
-fn copy(message: &BorrowedMessage<'_>, topic: Arc<str>, assignment: u64) -> Record {
+/// The headers of a message.
+pub(super) fn copy_headers(message: &BorrowedMessage<'_>) -> Headers {
     let mut headers = Headers::default();
-    if let Some(native) = message.headers() {
-        for index in 0..native.count() {
-            // The binding panics on a header name that is not UTF-8; such a name cannot be written back either.
-            let header = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| native.try_get(index)));
-            match header {
-                Ok(Some(header)) => headers.push(header.key, header.value),
-                Ok(None) => break,
-                Err(_) => tracing::warn!(offset = message.offset(), "a header name is not UTF-8: header dropped"),
-            }
+    let Some(native) = message.headers() else { return headers };
+    for index in 0..native.count() {
+        // The binding panics on a header name that is not UTF-8; such a name cannot be written back either.
+        let header = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| native.try_get(index)));
+        match header {
+            Ok(Some(header)) => headers.push(header.key, header.value),
+            Ok(None) => break,
+            Err(_) => tracing::warn!(offset = message.offset(), "a header name is not UTF-8: header dropped"),
         }
     }
+    headers
+}
+
+fn copy(message: &BorrowedMessage<'_>, topic: Arc<str>, assignment: u64) -> Record {
     Record {
         at: Coordinates { topic, partition: message.partition(), offset: message.offset() },
         assignment,
         key: message.key().map(Into::into),
         value: message.payload().map(Into::into),
-        headers,
+        headers: copy_headers(message),
     }
 }
 

@@ -1,5 +1,7 @@
 //! PostgreSQL and SQLite through one set of statements; only the words in which they differ are told apart here.
 
+#[cfg(test)]
+mod conformance;
 mod contacts;
 mod database;
 mod dialect;

@@ -1,0 +1,38 @@
+//! Redis: whether it answers.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::AsyncConnectionConfig;
+
+use crate::ports::probe::Probe;
+
+/// Asks Redis with a PING on a fresh connection.
+pub struct RedisProbe(redis::Client);
+
+impl RedisProbe {
+    /// A probe of this URL.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn new(url: &str) -> Result<Self, String> {
+        redis::Client::open(url).map(Self).map_err(|e| e.to_string())
+    }
+}
+
+#[async_trait]
+impl Probe for RedisProbe {
+    async fn check(&self, deadline: Duration) -> Result<(), String> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(deadline))
+            .set_response_timeout(Some(deadline));
+        let ask = async {
+            let mut connection = self.0.get_multiplexed_async_connection_with_config(&config).await?;
+            redis::cmd("PING").exec_async(&mut connection).await
+        };
+        match tokio::time::timeout(deadline, ask).await {
+            Ok(answer) => answer.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("no answer within {} ms", deadline.as_millis())),
+        }
+    }
+}

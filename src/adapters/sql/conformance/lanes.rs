@@ -1,0 +1,50 @@
+//! Lanes whose provider was removed from the configuration.
+
+use super::*;
+use crate::ports::contacts::Contacts as _;
+
+on_both_databases! {
+    removed_lanes_are_folded_into_the_first,
+    what_waits_for_a_contact_is_folded_too,
+    what_a_gone_owner_holds_is_folded_too,
+}
+
+/// Leaves a notification in this state and lane; one that is being sent is held by `gone`.
+async fn in_lane(db: &Fresh, id: &str, state: State, lane: u16) {
+    insert(db, &[id]).await;
+    let claimed = claim_one(db, "o", 0).await;
+    let first = if state == State::Sending { State::Pending } else { state };
+    assert!(settle(db, Settlement { lane, ..settlement(&claimed, "o", first, 0) }).await);
+    if state == State::Sending {
+        let held = db.claim(ClaimRequest { lane, ..asking("gone", 0, 1) }).await.expect("claims");
+        assert_eq!(ids(&held), [id]);
+    }
+}
+
+async fn removed_lanes_are_folded_into_the_first(db: &Fresh) {
+    in_lane(db, "sent", State::Sent, 3).await;
+    in_lane(db, "kept", State::Pending, 1).await;
+    in_lane(db, "folded", State::Pending, 2).await;
+    in_lane(db, "folded too", State::Retrying, 3).await;
+    assert_eq!(db.fold_lanes(Channel::Sms, 1).await.expect("folds"), 0);
+    assert_eq!(db.fold_lanes(Channel::Email, 2).await.expect("folds"), 2);
+    assert_eq!(db.fold_lanes(Channel::Email, 2).await.expect("folds"), 0);
+    let claimed = claim(db, "o", 0, 10).await;
+    assert_eq!(set_of(&claimed), BTreeSet::from(["folded", "folded too"]));
+    assert!(claimed.iter().all(|c| c.lane == 0));
+    assert_eq!(ids(&db.claim(ClaimRequest { lane: 1, ..asking("o", 0, 10) }).await.expect("claims")), ["kept"]);
+}
+
+async fn what_waits_for_a_contact_is_folded_too(db: &Fresh) {
+    in_lane(db, "n", State::AwaitingContact, 2).await;
+    db.fold_lanes(Channel::Email, 2).await.expect("folds");
+    db.learn(vec![with_email("customer-1", "c@example.com")]).await.expect("learns");
+    assert_eq!(ids(&claim(db, "o", 0, 10).await), ["n"], "woken in a lane that nobody serves");
+}
+
+async fn what_a_gone_owner_holds_is_folded_too(db: &Fresh) {
+    in_lane(db, "n", State::Sending, 2).await;
+    db.fold_lanes(Channel::Email, 2).await.expect("folds");
+    let taken = take_over(db, "o", LEASE + 1).await;
+    assert_eq!(taken[0].0.lane, 0, "taken over in a lane that nobody serves");
+}

@@ -1,0 +1,244 @@
+//! What a database must do behind the ports, asked of SQLite and of PostgreSQL alike.
+//!
+//! The PostgreSQL half is ignored unless asked for: `cargo test -- --ignored postgres`, with `TEST_DATABASE_URL` set.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+use super::{Database, DatabaseError};
+use crate::domain::channel::Channel;
+use crate::domain::dead_letter::Origin;
+use crate::domain::notification::Request;
+use crate::domain::recipient::Recipient;
+use crate::domain::record::Headers;
+use crate::ports::ledger::{
+    AttemptEnd, AttemptStart, ClaimRequest, Claimed, NewNotification, NotificationLedger as _, NotificationView,
+    Outcome, Settlement, State,
+};
+
+/// Makes two tests of each case, one for each database.
+macro_rules! on_both_databases {
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::adapters::sql::conformance::on_sqlite(super::$case).await;
+                }
+            )+
+        }
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "needs PostgreSQL: TEST_DATABASE_URL"]
+                async fn $case() {
+                    crate::adapters::sql::conformance::on_postgres(super::$case).await;
+                }
+            )+
+        }
+    };
+}
+
+mod contacts;
+mod content;
+mod lanes;
+mod leases;
+mod ledger;
+mod outbox;
+mod sequences;
+
+/// A database that nobody else uses.
+struct Fresh {
+    database: Database,
+    url: String,
+}
+
+impl Fresh {
+    async fn open(url: String) -> Self {
+        Self { database: Database::open(&url, 8).await.expect("opens"), url }
+    }
+
+    /// The same database as another instance of the service sees it.
+    async fn again(&self) -> Database {
+        Database::open(&self.url, 8).await.expect("opens a second time")
+    }
+}
+
+impl Deref for Fresh {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
+    }
+}
+
+async fn on_sqlite(case: impl AsyncFnOnce(&Fresh)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fresh = Fresh::open(format!("sqlite://{}", folder.path().join("ledger.db").display())).await;
+    case(&fresh).await;
+    fresh.close().await;
+}
+
+async fn on_postgres(case: impl AsyncFnOnce(&Fresh)) {
+    let server = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL, see scripts/services.sh env");
+    let name = format!("conformance_{}", uuid::Uuid::new_v4().simple());
+    let mut admin = PgConnection::connect(&server).await.expect("a server");
+    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a new database");
+    let mut url = url::Url::parse(&server).expect("a URL");
+    url.set_path(&name);
+    let run = async {
+        let fresh = Fresh::open(url.into()).await;
+        case(&fresh).await;
+        fresh.close().await;
+    };
+    let result = AssertUnwindSafe(run).catch_unwind().await;
+    admin.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.expect("is dropped");
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
+/// How long the claims of these tests hold, in milliseconds.
+const LEASE: i64 = 30_000;
+
+/// Milliseconds after the start of 2100: later than the real clock, by which the directory wakes what waits.
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(4_102_444_800_000 + millis).expect("in range")
+}
+
+/// A request for an e-mail to `customer-1` that arrives at this time.
+fn new(id: &str, received: i64) -> NewNotification {
+    let request = Request {
+        id: id.to_owned(),
+        aggregate_id: format!("notification-{id}"),
+        channel: Channel::Email,
+        recipient: Some("customer-1".to_owned()),
+        template: "order_confirmation".to_owned(),
+        category: "transactional".to_owned(),
+        correlation_id: "req-1".to_owned(),
+        causation_id: Some(format!("cause of {id}")),
+        caused_at: at(received - 5),
+    };
+    let origin = Origin {
+        topic: "notification-events".to_owned(),
+        partition: Some(3),
+        offset: Some(17),
+        key: Some(id.as_bytes().to_vec()),
+        value: Some(format!(r#"{{"eventId":"{id}"}}"#).into_bytes()),
+        headers: Headers::default(),
+    };
+    NewNotification { request, origin, received_at: at(received) }
+}
+
+async fn insert(database: &Database, ids: &[&str]) {
+    let batch: Vec<NewNotification> = ids.iter().map(|id| new(id, 0)).collect();
+    let inserted = database.insert(&batch).await.expect("inserted");
+    assert_eq!(inserted.new, ids.len() as u64);
+}
+
+fn asking(owner: &str, now: i64, limit: usize) -> ClaimRequest {
+    let (owner, lease_until) = (owner.to_owned(), at(now + LEASE));
+    ClaimRequest { channel: Channel::Email, lane: 0, owner, now: at(now), lease_until, limit }
+}
+
+async fn claim(database: &Database, owner: &str, now: i64, limit: usize) -> Vec<Claimed> {
+    database.claim(asking(owner, now, limit)).await.expect("claims")
+}
+
+async fn claim_one(database: &Database, owner: &str, now: i64) -> Claimed {
+    let mut claimed = claim(database, owner, now, 100).await;
+    assert_eq!(claimed.len(), 1, "{claimed:?}");
+    claimed.remove(0)
+}
+
+async fn take_over(database: &Database, owner: &str, now: i64) -> Vec<(Claimed, Option<String>)> {
+    let until = at(now + LEASE);
+    database.take_over(Channel::Email, owner, at(now), until, 100).await.expect("takes over")
+}
+
+fn ids(claimed: &[Claimed]) -> Vec<&str> {
+    claimed.iter().map(|c| c.id.as_str()).collect()
+}
+
+fn set_of<'a>(claimed: impl IntoIterator<Item = &'a Claimed>) -> BTreeSet<&'a str> {
+    claimed.into_iter().map(|c| c.id.as_str()).collect()
+}
+
+fn start(id: &str, number: u32) -> AttemptStart {
+    AttemptStart { id: id.to_owned(), number, provider: "mail".to_owned(), started_at: at(7) }
+}
+
+async fn begin(database: &Database, owner: &str, id: &str, number: u32) -> bool {
+    let begun = database.begin_attempts(owner, &[start(id, number)]).await.expect("begins");
+    begun == [id]
+}
+
+fn end(number: u32, outcome: Outcome) -> Option<AttemptEnd> {
+    Some(AttemptEnd { number, outcome, duration_ms: 40, receipt: None, error: None })
+}
+
+/// A settlement without attempt or message; what is to come again is due at once.
+fn settlement(claimed: &Claimed, owner: &str, state: State, now: i64) -> Settlement {
+    Settlement {
+        id: claimed.id.clone(),
+        owner: owner.to_owned(),
+        state,
+        next_attempt_at: matches!(state, State::Pending | State::Retrying).then(|| at(now)),
+        round: claimed.round,
+        lane: claimed.lane,
+        at: at(now),
+        contact_version: claimed.contact_version,
+        unknowns: claimed.unknowns,
+        attempt: None,
+        reason: None,
+        outbox: Vec::new(),
+    }
+}
+
+async fn settle(database: &Database, settlement: Settlement) -> bool {
+    database.settle(&[settlement]).await.expect("settles") == 1
+}
+
+async fn view(database: &Database, id: &str) -> NotificationView {
+    database.notification(id).await.expect("reads").expect("is there")
+}
+
+/// All that is shown of a notification, to be compared.
+async fn shown(database: &Database, id: &str) -> String {
+    serde_json::to_string(&view(database, id).await).expect("serialises")
+}
+
+async fn state(database: &Database, id: &str) -> String {
+    view(database, id).await.state
+}
+
+fn with_email(id: &str, email: &str) -> Recipient {
+    Recipient { id: id.to_owned(), email: Some(email.to_owned()), ..Recipient::default() }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_unusable_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("no-folder");
+    std::fs::write(&file, b"").expect("is written");
+    let read_only = folder.path().join("read-only");
+    std::fs::create_dir(&read_only).expect("is made");
+    let mut rights = std::fs::metadata(&read_only).expect("is there").permissions();
+    rights.set_readonly(true);
+    std::fs::set_permissions(&read_only, rights).expect("are set");
+    // Root writes there all the same.
+    let denied = std::fs::write(read_only.join("probe"), b"").is_err();
+    for folder in [Some(file), denied.then_some(read_only)].into_iter().flatten() {
+        let path = folder.join("x.db").display().to_string();
+        match Database::open(&format!("sqlite://{path}"), 2).await {
+            Err(DatabaseError::Unusable(why)) => assert!(why.contains(&path), "{why}"),
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("{path} was opened"),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! One breaker per dependency.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::ports::clock::SharedClock;
+use crate::resilience::breaker::BreakerPolicy;
+use crate::resilience::breaker_cell::BreakerCell;
+use crate::telemetry::metric_definitions::BREAKER_STATE;
+use crate::telemetry::metrics_server::expose;
+
+/// The breakers of this process.
+#[derive(Clone)]
+pub struct Breakers {
+    /// In front of the producer.
+    pub kafka: Arc<BreakerCell>,
+    /// In front of the database.
+    pub database: Arc<BreakerCell>,
+    /// In front of each provider, by its name.
+    pub providers: BTreeMap<String, Arc<BreakerCell>>,
+}
+
+impl Breakers {
+    /// Closed breakers for what is configured.
+    pub fn new(config: &Config, clock: &SharedClock) -> Self {
+        let policy = BreakerPolicy {
+            failure_threshold: config.breaker.failure_threshold,
+            recovery_timeout: config.breaker.recovery_timeout(),
+            success_threshold: config.breaker.success_threshold,
+        };
+        let cell = |name: &str| {
+            expose(BREAKER_STATE, &[("breaker", name.to_owned())]);
+            BreakerCell::new(name, policy, Arc::clone(clock))
+        };
+        let providers = if config.delivery.enabled { config.delivery.providers.as_slice() } else { &[] };
+        Self {
+            kafka: cell("kafka"),
+            database: cell("database"),
+            providers: providers.iter().map(|p| (p.name.clone(), cell(&format!("provider:{}", p.name)))).collect(),
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<BreakerCell>> {
+        let mut all = vec![Arc::clone(&self.kafka), Arc::clone(&self.database)];
+        all.extend(self.providers.values().cloned());
+        all
+    }
+}

@@ -1,0 +1,36 @@
+//! What the configuration's own rules cannot see: properties that librdkafka refuses, templates that do not parse,
+//! providers that cannot be built.
+
+use super::delivery::{provider_settings, templates};
+use super::kafka::client_settings;
+use crate::adapters::providers;
+use crate::config::{Config, Mistake, ProviderKind};
+
+/// All such mistakes, each with its key.
+pub fn check(config: &Config) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut add = |key: String, problem: String| mistakes.push(Mistake { key, problem });
+    if let Err(error) = client_settings(config).check() {
+        add("kafka.properties".into(), error.to_string());
+    }
+    match templates(config) {
+        Ok(templates) => {
+            for (index, route) in config.routing.routes.iter().enumerate() {
+                if config.delivery.enabled && !templates.has(&route.template, route.channel) {
+                    let problem = format!("there is no template `{}` for {}", route.template, route.channel);
+                    add(format!("routing.routes[{index}].template"), problem);
+                }
+            }
+        }
+        Err(error) => add("delivery.templates_dir".into(), error.to_string()),
+    }
+    for (index, provider) in config.delivery.providers.iter().enumerate() {
+        // Building a file provider creates its folder, which a check must not do.
+        if provider.kind != ProviderKind::File
+            && let Err(error) = providers::build(&provider_settings(config, provider))
+        {
+            add(format!("delivery.providers[{index}].{}", error.key), error.to_string());
+        }
+    }
+    mistakes
+}

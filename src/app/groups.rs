@@ -1,0 +1,145 @@
+//! The consumer groups: which topics they read, through which stage.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::breakers::Breakers;
+use super::kafka::client_settings;
+use crate::actors::consumer_group::{Running, StartGroup};
+use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
+use crate::adapters::sql::Database;
+use crate::config::Config;
+use crate::consume::durable_publish::DurablePublisher;
+use crate::consume::engine::{Engine, Limits};
+use crate::consume::stage::Stage;
+use crate::delivery::intake::IntakeStage;
+use crate::domain::dead_letter::Stage as StageName;
+use crate::domain::error::ErrorClass;
+use crate::handlers::Registry;
+use crate::ports::clock::SharedClock;
+use crate::ports::dead_letters::DeadLetterSink;
+use crate::ports::source::EventSource;
+use crate::resilience::breaker_cell::BreakerCell;
+use crate::resilience::retry::RetryPolicy;
+use crate::routing::{Directory, RoutingStage};
+use crate::telemetry::group_metrics::GroupMetrics;
+
+/// How long a rebalance waits for work in hand.
+const REVOKE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A group, ready to be started.
+pub struct GroupPlan {
+    /// Its id.
+    pub id: String,
+    /// Starts source and loop.
+    pub start: StartGroup,
+    /// It pauses while one of these is open.
+    pub breakers: Vec<Arc<BreakerCell>>,
+}
+
+/// What groups are made from.
+pub struct GroupParts<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The brokers that are really used: the embedded cluster has its own.
+    pub brokers: String,
+    /// The handlers.
+    pub registry: Arc<Registry>,
+    /// Writes requests.
+    pub publisher: DurablePublisher,
+    /// Where records go that cannot be processed.
+    pub dead_letters: Arc<dyn DeadLetterSink>,
+    /// The ledger and the directory.
+    pub database: Database,
+    /// The breakers.
+    pub breakers: Breakers,
+    /// Time.
+    pub clock: SharedClock,
+}
+
+impl GroupParts<'_> {
+    /// The groups of the stages that are enabled.
+    pub fn plans(&self) -> Vec<GroupPlan> {
+        let topics = self.config.kafka.topics();
+        let mut plans = Vec::new();
+        if self.config.routing.enabled {
+            let directory = || Directory {
+                contacts: Arc::new(self.database.clone()),
+                breaker: Arc::clone(&self.breakers.database),
+            };
+            plans.push(self.routing("notification-service-orders", &topics.orders, None));
+            plans.push(self.routing("notification-service-users", &topics.users, Some(directory())));
+            plans.push(self.routing("notification-service-products", &topics.products, None));
+        }
+        if self.config.delivery.enabled {
+            plans.push(self.delivery("notification-service-delivery", &topics.notifications));
+        }
+        plans
+    }
+
+    fn routing(&self, logical: &str, topic: &Arc<str>, directory: Option<Directory>) -> GroupPlan {
+        let id = self.config.kafka.group(logical);
+        let metrics = metrics(topic, &id, StageName::Routing);
+        let output = Arc::clone(&self.config.kafka.topics().notifications);
+        let stage = RoutingStage::new(
+            Arc::clone(&self.registry),
+            self.publisher.clone(),
+            directory,
+            output,
+            Arc::clone(&self.clock),
+            Arc::clone(&metrics),
+        );
+        self.plan(id, topic, Arc::new(stage), metrics)
+    }
+
+    fn delivery(&self, logical: &str, topic: &Arc<str>) -> GroupPlan {
+        let id = self.config.kafka.group(logical);
+        let metrics = metrics(topic, &id, StageName::Delivery);
+        let channels: HashSet<_> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
+        let ledger = Arc::new(self.database.clone());
+        let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels);
+        self.plan(id, topic, Arc::new(stage), metrics)
+    }
+
+    fn plan<S: Stage>(&self, id: String, topic: &Arc<str>, stage: Arc<S>, metrics: Arc<GroupMetrics>) -> GroupPlan {
+        let routing = &self.config.routing;
+        let settings = SourceSettings {
+            client: ClientSettings { brokers: self.brokers.clone(), ..client_settings(self.config) },
+            group: id.clone(),
+            topics: vec![Arc::clone(topic)],
+            auto_offset_reset: self.config.kafka.auto_offset_reset.as_str().to_owned(),
+            batch: routing.batch,
+            revoke_patience: REVOKE_PATIENCE,
+        };
+        let retry = RetryPolicy {
+            max_retries: routing.max_retries,
+            initial: routing.retry_initial(),
+            max: routing.retry_max(),
+        };
+        let limits = Limits { batch: routing.batch, in_flight: routing.max_in_flight };
+        let (dead_letters, clock) = (Arc::clone(&self.dead_letters), Arc::clone(&self.clock));
+        let breakers = stage.breakers().to_vec();
+        let start: StartGroup = Arc::new(move |stop: CancellationToken| {
+            let source = KafkaSource::start(settings.clone())?;
+            let engine = Engine {
+                source: Arc::clone(&source) as Arc<dyn EventSource>,
+                stage: Arc::clone(&stage),
+                dead_letters: Arc::clone(&dead_letters),
+                retry,
+                limits,
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+            };
+            Ok(Running { source, engine: Box::pin(engine.run(stop)) })
+        });
+        GroupPlan { id, start, breakers }
+    }
+}
+
+fn metrics(topic: &str, group: &str, stage: StageName) -> Arc<GroupMetrics> {
+    let classes = ErrorClass::ALL.map(ErrorClass::as_str);
+    Arc::new(GroupMetrics::new(topic, group, stage.as_str(), &classes))
+}

@@ -1,0 +1,15 @@
+//! The composition root: the only place that names concrete adapters. Start order, wiring, ordered shutdown.
+
+mod breakers;
+mod check;
+mod delivery;
+mod exposed;
+mod groups;
+mod kafka;
+mod service;
+mod startup;
+mod wiring;
+
+pub use check::check;
+pub use kafka::{client_settings, topic_plans};
+pub use service::{Service, Setup, StartError};

@@ -1,0 +1,350 @@
+//! The whole service: started in order, drained in order.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use actix::Actor as _;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::breakers::Breakers;
+use super::groups::{GroupParts, GroupPlan};
+use super::kafka::{client_settings, topic_plans};
+use super::wiring::Wiring;
+use super::{delivery, exposed, startup};
+use crate::actors::circuit_breaker::BreakerDuty;
+use crate::actors::consumer_group::ConsumerGroupActor;
+use crate::actors::dead_letter::{DeadLetterDuty, DeadLetterHandle};
+use crate::actors::dispatch::{DispatchActor, DispatchDuty};
+use crate::actors::messages::{Drain, StopSupervising};
+use crate::actors::monitor::{MonitorDuty, Picture};
+use crate::actors::outbox::OutboxActor;
+use crate::actors::slot::Slot;
+use crate::actors::supervisor::{RestartBudget, ServiceSupervisor};
+use crate::adapters::kafka::{ClientSettings, EmbeddedCluster, KafkaAdmin, KafkaPublisher};
+use crate::adapters::redis::RedisProbe;
+use crate::adapters::sql::Database;
+use crate::config::Config;
+use crate::consume::durable_publish::DurablePublisher;
+use crate::delivery::outbox_relay::OutboxRelay;
+use crate::handlers::Registry;
+use crate::http::{self, HttpServerHandle, Phase, RunningParts, SharedState};
+use crate::ports::clock::{SharedClock, SystemClock};
+use crate::ports::ledger::NotificationLedger as _;
+use crate::ports::probe::Probe;
+use crate::ports::publisher::EventPublisher as _;
+use crate::resilience::retry::RetryPolicy;
+use crate::telemetry::metrics_server::MetricsPage;
+
+/// The service cannot start. The words name the setting.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// What a caller brings.
+pub struct Setup {
+    /// Checked.
+    pub config: Config,
+    /// The handlers; the configuration's routes are added to them.
+    pub registry: Registry,
+    /// Runs all I/O: arbiters have runtimes of their own, and a connection must not live on one that may end.
+    pub io: Handle,
+    /// The text that Prometheus scrapes.
+    pub metrics: MetricsPage,
+}
+
+/// The dependencies, connected.
+struct Connections {
+    cluster: Option<EmbeddedCluster>,
+    client: ClientSettings,
+    admin: KafkaAdmin,
+    publisher: Arc<KafkaPublisher>,
+    database: Database,
+}
+
+/// The actors, at work.
+struct Actors {
+    wiring: Wiring,
+    groups: Vec<(String, Slot<ConsumerGroupActor>)>,
+    dispatchers: Vec<Slot<DispatchActor>>,
+    outbox: Slot<OutboxActor>,
+}
+
+/// The running service.
+pub struct Service {
+    config: Config,
+    phase: watch::Sender<Phase>,
+    server: HttpServerHandle,
+    connections: Connections,
+    actors: Actors,
+}
+
+impl Service {
+    /// Starts everything, waiting for Kafka and the database. Needs a running actix system.
+    ///
+    /// # Errors
+    /// When something is wrong for good, or the start deadline passes.
+    pub async fn start(setup: Setup) -> Result<Self, StartError> {
+        let Setup { config, mut registry, io, metrics } = setup;
+        exposed::expose_all(&config);
+        io.spawn(metrics.clone().upkeep());
+        let (phase, phase_watch) = watch::channel(Phase::Starting);
+        let (picture, picture_watch) = watch::channel(Picture::default());
+        let running = Arc::new(OnceLock::new());
+        // First of all: probes must be answered while the rest is waited for.
+        let state = SharedState {
+            phase: phase_watch,
+            picture: picture_watch,
+            running: Arc::clone(&running),
+            metrics,
+            io: io.clone(),
+        };
+        let server = http::start(config.http.address, state).map_err(|e| StartError(e.to_string()))?;
+        tracing::info!(address = %server.address(), "listening; without authentication the API answers loopback clients only");
+
+        let connections = connect(&config, &io).await?;
+        for route in config.routing.routes() {
+            registry.add_route(route);
+        }
+        let clock: SharedClock = Arc::new(SystemClock::default());
+        let breakers = Breakers::new(&config, &clock);
+        let (supervisor, statuses) = ServiceSupervisor::new(Arc::clone(&clock), budget(&config));
+        let assembly = Assembly { config: &config, connections: &connections, breakers: &breakers, clock, picture };
+        let actors = assembly.actors(Wiring::new(supervisor.start(), io), registry).await?;
+
+        let parts = RunningParts {
+            ledger: Arc::new(connections.database.clone()),
+            payloads: Arc::new(connections.database.clone()),
+            breakers: breakers.all(),
+            actors: statuses,
+        };
+        drop(running.set(parts));
+        phase.send_replace(Phase::Running);
+        tracing::info!(groups = actors.groups.len(), dispatchers = actors.dispatchers.len(), "running");
+        Ok(Self { config, phase, server, connections, actors })
+    }
+
+    /// Where HTTP is answered.
+    pub fn http_address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// The embedded cluster, if that is what runs.
+    pub fn cluster(&self) -> Option<&EmbeddedCluster> {
+        self.connections.cluster.as_ref()
+    }
+
+    /// The brokers' addresses and properties that are really used.
+    pub fn client(&self) -> &ClientSettings {
+        &self.connections.client
+    }
+
+    /// A look at the cluster.
+    pub fn admin(&self) -> &KafkaAdmin {
+        &self.connections.admin
+    }
+
+    /// The ledger and what else is stored.
+    pub fn database(&self) -> &Database {
+        &self.connections.database
+    }
+
+    /// The consumer groups by id.
+    pub fn groups(&self) -> &[(String, Slot<ConsumerGroupActor>)] {
+        &self.actors.groups
+    }
+
+    /// Stops taking, finishes what is in hand, flushes, commits, leaves the groups, closes. What is not finished within
+    /// the deadline comes again after the next start.
+    pub async fn drain(self) {
+        let deadline = Instant::now() + self.config.shutdown.timeout() - MARGIN;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.phase.send_replace(Phase::Draining);
+        tracing::info!("draining");
+        let Actors { wiring, groups, dispatchers, outbox } = &self.actors;
+        let _ = wiring.supervisor.send(StopSupervising).await;
+        // A third of the time each for what is taken, what is being sent, and what has to be told; the rest to close.
+        let share = self.config.shutdown.timeout() / 4;
+        let drained = groups.iter().map(|(_, group)| group.send(Drain(share.min(left()))));
+        let _ = tokio::time::timeout(left(), futures::future::join_all(drained)).await;
+        let drained = dispatchers.iter().map(|dispatcher| dispatcher.send(Drain(share.min(left()))));
+        let _ = tokio::time::timeout(left(), futures::future::join_all(drained)).await;
+        let _ = tokio::time::timeout(left(), outbox.send(Drain(share.min(left())))).await;
+        if !self.connections.publisher.flush(left().min(share)).await {
+            tracing::warn!("records were left in the producer's queue; their events come again");
+        }
+        let _ = tokio::time::timeout(left(), self.connections.database.close()).await;
+        let _ = tokio::time::timeout(left(), self.server.stop()).await;
+        tracing::info!("drained");
+    }
+}
+
+/// Kept back from the shutdown time-out for the end of the process itself.
+const MARGIN: Duration = Duration::from_millis(500);
+
+fn budget(config: &Config) -> RestartBudget {
+    RestartBudget {
+        restarts: config.supervision.restart_budget,
+        window: config.supervision.restart_window(),
+        waits: RetryPolicy {
+            max_retries: u32::MAX,
+            initial: config.supervision.restart_initial(),
+            max: config.supervision.restart_max(),
+        },
+    }
+}
+
+async fn connect(config: &Config, io: &Handle) -> Result<Connections, StartError> {
+    let deadline = config.startup.deadline().map(|d| Instant::now() + d);
+    let cluster = match config.kafka.is_embedded() {
+        true => {
+            let started = EmbeddedCluster::start(topic_plans(config));
+            Some(started.map_err(|e| StartError(format!("the embedded Kafka does not start: {e}")))?)
+        }
+        false => None,
+    };
+    let brokers = cluster.as_ref().map_or(config.kafka.brokers.clone(), |c| c.brokers().to_owned());
+    let client = ClientSettings { brokers, ..client_settings(config) };
+    let refused = |e: crate::adapters::kafka::InvalidProperty| StartError(e.to_string());
+    let admin = KafkaAdmin::new(&client).map_err(refused)?;
+    let publisher = KafkaPublisher::new(client.clone()).map_err(refused)?;
+    let opening = {
+        let config = config.clone();
+        io.spawn(async move { startup::database(&config, deadline).await })
+    };
+    let waiting = {
+        let (config, admin) = (config.clone(), admin.clone());
+        io.spawn(async move { startup::topics(&config, &admin, deadline).await })
+    };
+    let lost = |e: tokio::task::JoinError| StartError(e.to_string());
+    // The first failure ends the wait for the other.
+    let opening = async { opening.await.map_err(lost)? };
+    let waiting = async { waiting.await.map_err(lost)? };
+    let (database, ()) = futures::try_join!(opening, waiting)?;
+    Ok(Connections { cluster, client, admin, publisher, database })
+}
+
+/// Everything the actors are made from.
+struct Assembly<'a> {
+    config: &'a Config,
+    connections: &'a Connections,
+    breakers: &'a Breakers,
+    clock: SharedClock,
+    picture: watch::Sender<Picture>,
+}
+
+impl Assembly<'_> {
+    /// Starts the actors, consumers of events last.
+    async fn actors(self, wiring: Wiring, registry: Registry) -> Result<Actors, StartError> {
+        let database = &self.connections.database;
+        let topics = self.config.kafka.topics();
+        let durable = DurablePublisher::new(
+            self.connections.publisher.clone(),
+            Arc::clone(&self.breakers.kafka),
+            self.config.kafka.ack_timeout(),
+        );
+        let dead_letters = DeadLetterHandle::default();
+        let duty = DeadLetterDuty {
+            publisher: durable.clone(),
+            payloads: Arc::new(database.clone()),
+            topic: Arc::clone(&topics.dead_letters),
+            clock: Arc::clone(&self.clock),
+        };
+        wiring.dead_letters(dead_letters.0.clone(), duty).await?;
+        let plans = GroupParts {
+            config: self.config,
+            brokers: self.connections.client.brokers.clone(),
+            registry: Arc::new(registry),
+            publisher: durable.clone(),
+            dead_letters: Arc::new(dead_letters.clone()),
+            database: database.clone(),
+            breakers: self.breakers.clone(),
+            clock: Arc::clone(&self.clock),
+        }
+        .plans();
+        for duty in self.breaker_duties(&plans) {
+            wiring.breaker(duty).await?;
+        }
+        let dispatchers = self.dispatchers(&wiring).await?;
+        let relay = OutboxRelay {
+            outbox: Arc::new(database.clone()),
+            publisher: durable,
+            dead_letters: Arc::new(dead_letters),
+            topic: topics.notifications,
+            clock: Arc::clone(&self.clock),
+        };
+        let outbox = wiring.outbox(relay).await?;
+        let mut groups = Vec::new();
+        for plan in plans {
+            groups.push((plan.id.clone(), wiring.group(plan).await?));
+        }
+        wiring.monitor(self.monitor(&groups)?).await?;
+        Ok(Actors { wiring, groups, dispatchers, outbox })
+    }
+
+    /// The breakers of Kafka and the database have probes; a provider's next notification is its probe.
+    fn breaker_duties(&self, plans: &[GroupPlan]) -> Vec<BreakerDuty> {
+        self.breakers
+            .all()
+            .into_iter()
+            .map(|cell| {
+                let probe: Option<Arc<dyn Probe>> = match cell.name() {
+                    "kafka" => Some(Arc::new(self.connections.admin.clone())),
+                    "database" => Some(Arc::new(self.connections.database.clone())),
+                    _ => None,
+                };
+                let needs = |plan: &&GroupPlan| plan.breakers.iter().any(|b| Arc::ptr_eq(b, &cell));
+                let groups = plans.iter().filter(needs).map(|plan| plan.id.clone()).collect();
+                BreakerDuty { cell, probe, groups }
+            })
+            .collect()
+    }
+
+    async fn dispatchers(&self, wiring: &Wiring) -> Result<Vec<Slot<DispatchActor>>, StartError> {
+        let mut dispatchers = Vec::new();
+        if !self.config.delivery.enabled {
+            return Ok(dispatchers);
+        }
+        let instance = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
+        let database = &self.connections.database;
+        let duties = delivery::dispatchers(self.config, &instance, database, self.breakers, &self.clock);
+        for duty in duties.map_err(StartError)? {
+            self.fold_lanes(wiring, &duty).await?;
+            dispatchers.push(wiring.dispatcher(duty).await?);
+        }
+        Ok(dispatchers)
+    }
+
+    /// A provider that was taken out of the configuration leaves no notification behind.
+    async fn fold_lanes(&self, wiring: &Wiring, duty: &DispatchDuty) -> Result<(), StartError> {
+        let (database, channel, lanes) = (self.connections.database.clone(), duty.channel, duty.lanes.len() as u16);
+        let folded = wiring.io.spawn(async move { database.fold_lanes(channel, lanes).await }).await;
+        match folded {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(StartError(error.to_string())),
+            Err(error) => Err(StartError(error.to_string())),
+        }
+    }
+
+    fn monitor(&self, groups: &[(String, Slot<ConsumerGroupActor>)]) -> Result<MonitorDuty, StartError> {
+        let mut probes: Vec<(String, Arc<dyn Probe>)> = vec![
+            ("kafka".to_owned(), Arc::new(self.connections.admin.clone())),
+            ("database".to_owned(), Arc::new(self.connections.database.clone())),
+        ];
+        if let Some(url) = &self.config.redis.url {
+            let probe = RedisProbe::new(url.expose()).map_err(|e| StartError(format!("REDIS_URL: {e}")))?;
+            probes.push(("redis".to_owned(), Arc::new(probe)));
+        }
+        let plans = topic_plans(self.config);
+        Ok(MonitorDuty {
+            probes,
+            topics: plans.into_iter().map(|plan| (Arc::from(plan.name), plan.partitions)).collect(),
+            cluster: Arc::new(self.connections.admin.clone()),
+            groups: groups.to_vec(),
+            interval: self.config.monitor.interval(),
+            deadline: self.config.monitor.probe_timeout(),
+            picture: self.picture.clone(),
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! The read-only API. Without authentication configured it answers loopback clients alone.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, get, web};
+use serde_json::json;
+
+use super::problem::problem;
+use super::state::{RunningParts, SharedState};
+
+/// No answer of the API takes longer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Refuses strangers and lets nobody in before the service runs.
+fn admit<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a RunningParts, HttpResponse> {
+    if !request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
+        let detail = "authentication is not configured, so the API answers loopback clients only";
+        return Err(problem(StatusCode::FORBIDDEN, detail));
+    }
+    state.running.get().ok_or_else(|| problem(StatusCode::SERVICE_UNAVAILABLE, "the service is starting"))
+}
+
+/// Runs a question to the database where its connections live, within the deadline.
+async fn ask<T: Send + 'static>(
+    state: &SharedState,
+    question: impl Future<Output = Result<T, String>> + Send + 'static,
+) -> Result<T, HttpResponse> {
+    let answer = tokio::time::timeout(DEADLINE, state.io.spawn(question)).await;
+    let unavailable = |detail: &str| problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    match answer {
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(error))) => Err(unavailable(&error)),
+        Ok(Err(_)) => Err(problem(StatusCode::INTERNAL_SERVER_ERROR, "the question panicked")),
+        Err(_) => Err(unavailable("the database does not answer")),
+    }
+}
+
+#[get("/api/v1/notifications/{id}")]
+pub async fn notification(
+    request: HttpRequest,
+    id: web::Path<String>,
+    state: web::Data<SharedState>,
+) -> Result<HttpResponse, actix_web::Error> {
+    Ok(one_notification(&request, id.into_inner(), &state).await.unwrap_or_else(|refusal| refusal))
+}
+
+async fn one_notification(
+    request: &HttpRequest,
+    id: String,
+    state: &SharedState,
+) -> Result<HttpResponse, HttpResponse> {
+    let ledger = std::sync::Arc::clone(&admit(request, state)?.ledger);
+    let wanted = id.clone();
+    let found = ask(state, async move { ledger.notification(&wanted).await.map_err(|e| e.to_string()) }).await?;
+    found
+        .map(|view| HttpResponse::Ok().json(view))
+        .ok_or_else(|| problem(StatusCode::NOT_FOUND, &format!("there is no notification `{id}`")))
+}
+
+#[get("/api/v1/dead-letters/{id}/payload")]
+pub async fn parked_payload(
+    request: HttpRequest,
+    id: web::Path<String>,
+    state: web::Data<SharedState>,
+) -> Result<HttpResponse, actix_web::Error> {
+    Ok(one_payload(&request, id.into_inner(), &state).await.unwrap_or_else(|refusal| refusal))
+}
+
+async fn one_payload(request: &HttpRequest, id: String, state: &SharedState) -> Result<HttpResponse, HttpResponse> {
+    let payloads = std::sync::Arc::clone(&admit(request, state)?.payloads);
+    let wanted = id.clone();
+    let found = ask(state, async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) }).await?;
+    found
+        .map(|bytes| HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
+        .ok_or_else(|| problem(StatusCode::NOT_FOUND, &format!("no payload is parked under `{id}`")))
+}
+
+#[get("/api/v1/system")]
+pub async fn system(request: HttpRequest, state: web::Data<SharedState>) -> HttpResponse {
+    let running = match admit(&request, &state) {
+        Ok(running) => running,
+        Err(refusal) => return refusal,
+    };
+    let picture = state.picture.borrow().clone();
+    let groups: Vec<_> = picture
+        .groups
+        .iter()
+        .map(|(group, health)| {
+            let source = health.source.clone().unwrap_or_default();
+            let assignment: Vec<_> = source
+                .assigned
+                .iter()
+                .map(|p| {
+                    let lag = health.lag.get(&(p.topic.clone(), p.partition));
+                    json!({
+                        "topic": p.topic, "partition": p.partition, "position": p.position.or(p.committed),
+                        "inHand": p.in_hand, "lag": lag,
+                    })
+                })
+                .collect();
+            let paused: Vec<String> = source.paused.iter().map(ToString::to_string).collect();
+            json!({"group": group, "running": health.source.is_some(), "paused": paused, "assignment": assignment})
+        })
+        .collect();
+    let breakers: Vec<_> = running
+        .breakers
+        .iter()
+        .map(|b| json!({"name": b.name(), "state": b.position().as_str()}))
+        .collect();
+    HttpResponse::Ok().json(json!({
+        "service": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"),
+        "actors": state.actors(), "consumerGroups": groups, "breakers": breakers,
+    }))
+}
+
+/// What nobody answers.
+pub async fn not_found(request: HttpRequest) -> HttpResponse {
+    problem(StatusCode::NOT_FOUND, &format!("there is nothing at {}", request.path()))
+}

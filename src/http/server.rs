@@ -1,0 +1,71 @@
+//! Binding and serving.
+
+use std::net::SocketAddr;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+
+use super::state::SharedState;
+use super::{api, health};
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (HTTP_ADDRESS): {source}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// A server that listens.
+pub struct HttpServerHandle {
+    handle: ServerHandle,
+    address: SocketAddr,
+}
+
+impl HttpServerHandle {
+    /// Where it listens; port 0 in the configuration becomes a real one here.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it; requests under way are finished.
+    pub async fn stop(&self) {
+        self.handle.stop(true).await;
+    }
+}
+
+/// Starts listening, on the current actix system.
+///
+/// # Errors
+/// [`BindError`], which names the address and its setting.
+pub fn start(address: SocketAddr, state: SharedState) -> Result<HttpServerHandle, BindError> {
+    let state = web::Data::new(state);
+    let failed = |source| BindError { address, source };
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .service(health::health)
+            .service(health::live)
+            .service(health::ready)
+            .service(health::startup)
+            .service(health::metrics)
+            .service(api::notification)
+            .service(api::parked_payload)
+            .service(api::system)
+            .default_service(web::to(api::not_found))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .bind(address)
+    .map_err(failed)?;
+    let address = server.addrs().first().copied().unwrap_or(address);
+    let server = server.run();
+    let handle = server.handle();
+    actix_rt::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the HTTP server ended");
+        }
+    });
+    Ok(HttpServerHandle { handle, address })
+}

@@ -1,0 +1,14 @@
+//! The service as its users meet it: the real binary on real servers, with providers that are told how to behave.
+//!
+//! Tests that need servers are ignored by default; `scripts/test.sh` starts Kafka and PostgreSQL and runs them.
+
+mod bad_input;
+mod cli;
+mod crash;
+mod delivery;
+mod end_to_end;
+mod load;
+mod metrics;
+mod outage;
+mod shutdown;
+mod support;

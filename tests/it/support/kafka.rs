@@ -1,0 +1,165 @@
+//! A corner of the real Kafka for one test: topics and groups behind a prefix of its own.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Headers as _;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+
+use super::events::Headers;
+use super::servers::required;
+use super::wait::{self, secs};
+
+pub const ORDERS: &str = "order-events";
+pub const USERS: &str = "user-events";
+pub const PRODUCTS: &str = "product-events";
+pub const NOTIFICATIONS: &str = "notification-events";
+pub const DEAD_LETTERS: &str = "dead-letter-queue";
+
+/// The service's consumer groups with their topics.
+pub const GROUPS: [(&str, &str); 4] = [
+    ("notification-service-orders", ORDERS),
+    ("notification-service-users", USERS),
+    ("notification-service-products", PRODUCTS),
+    ("notification-service-delivery", NOTIFICATIONS),
+];
+
+const ANSWER: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    pub brokers: String,
+    pub prefix: String,
+}
+
+/// A record as it stands on a topic.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Headers,
+}
+
+impl Record {
+    /// A header as text; panics unless it is there exactly once.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> String {
+        let found: Vec<_> = self.headers.iter().filter(|(n, _)| n == name).collect();
+        let [(_, Some(value))] = found[..] else { panic!("one header `{name}` is expected: {:?}", self.headers) };
+        String::from_utf8(value.clone()).expect("UTF-8")
+    }
+
+    pub fn has_header(&self, name: &str, value: Option<&[u8]>) -> bool {
+        self.headers.iter().any(|(n, v)| n == name && v.as_deref() == value)
+    }
+}
+
+impl Kafka {
+    pub fn corner() -> Self {
+        Self { brokers: required("TEST_KAFKA_BROKERS"), prefix: format!("it-{}.", super::unique()) }
+    }
+
+    /// The real name of a topic or a group.
+    pub fn named(&self, logical: &str) -> String {
+        format!("{}{logical}", self.prefix)
+    }
+
+    /// Everything on a topic, from its beginning to its present end, by partition and offset.
+    #[track_caller]
+    pub fn read(&self, logical: &str) -> Vec<Record> {
+        let topic = self.named(logical);
+        let consumer = self.consumer("reader");
+        let mut unread = BTreeMap::new();
+        let mut assignment = TopicPartitionList::new();
+        for (partition, start, end) in ends(&consumer, &topic) {
+            if start < end {
+                assignment.add_partition_offset(&topic, partition, Offset::Offset(start)).expect("an offset");
+                unread.insert(partition, end);
+            }
+        }
+        consumer.assign(&assignment).expect("assigned");
+        let mut records = Vec::new();
+        let deadline = Instant::now() + secs(60);
+        while !unread.is_empty() {
+            assert!(Instant::now() < deadline, "{topic} cannot be read to its end: {unread:?}");
+            // Errors pass: the client connects anew by itself.
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let partition = message.partition();
+            let Some(end) = unread.get(&partition).copied() else { continue };
+            records.push(record(&message));
+            if message.offset() + 1 >= end {
+                unread.remove(&partition);
+            }
+        }
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+
+    /// How many records stand on a topic.
+    pub fn count(&self, logical: &str) -> u64 {
+        let ends = ends(&self.consumer("reader"), &self.named(logical));
+        ends.into_iter().map(|(_, start, end)| (end - start).unsigned_abs()).sum()
+    }
+
+    /// Waits until every group has committed the end of its topic.
+    #[track_caller]
+    pub fn wait_until_drained(&self, within: Duration) {
+        let consumers: Vec<_> =
+            GROUPS.into_iter().map(|(group, topic)| (self.consumer(group), self.named(topic))).collect();
+        let waiting = || -> i64 { consumers.iter().map(|(consumer, topic)| behind(consumer, topic)).sum() };
+        let drained = wait::until_or_end(within, || (waiting() == 0).then_some(()));
+        assert!(drained.is_some(), "{} records are not committed within {within:?}", waiting());
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("group.id", self.named(group));
+        config.set("enable.auto.commit", "false").set("isolation.level", "read_committed");
+        config.create().expect("a consumer")
+    }
+}
+
+/// Partitions with their start and end.
+fn ends(consumer: &BaseConsumer, topic: &str) -> Vec<(i32, i64, i64)> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).expect("Kafka answers");
+    let partitions = metadata.topics().iter().flat_map(|found| found.partitions()).map(|partition| partition.id());
+    let ends: Vec<_> = partitions
+        .map(|partition| {
+            let (start, end) = consumer.fetch_watermarks(topic, partition, ANSWER).expect("Kafka answers");
+            (partition, start, end)
+        })
+        .collect();
+    assert!(!ends.is_empty(), "there is no topic {topic}");
+    ends
+}
+
+/// Records between what the consumer's group has committed and the end. Without a member it can be asked by anyone.
+fn behind(consumer: &BaseConsumer, topic: &str) -> i64 {
+    let ends = ends(consumer, topic);
+    let mut asked = TopicPartitionList::new();
+    for (partition, ..) in &ends {
+        asked.add_partition(topic, *partition);
+    }
+    let committed = consumer.committed_offsets(asked, ANSWER).expect("Kafka answers");
+    let offset = |partition| match committed.find_partition(topic, partition).map(|found| found.offset()) {
+        Some(Offset::Offset(offset)) => Some(offset),
+        _ => None,
+    };
+    ends.into_iter().map(|(partition, start, end)| end - offset(partition).unwrap_or(start)).sum()
+}
+
+fn record(message: &impl rdkafka::Message) -> Record {
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    });
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,65 @@
+//! One test's own topics, database and configuration.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::command::Invocation;
+use super::database::Database;
+use super::kafka::Kafka;
+use super::oracle::Oracle;
+use super::provider::FakeProvider;
+use super::published::Story;
+use super::service::Service;
+use super::wait::{self, secs};
+
+pub struct Setup {
+    pub kafka: Kafka,
+    database: Database,
+    config: PathBuf,
+    folder: TempDir,
+}
+
+impl Setup {
+    /// Creates topics and a database, and writes the configuration: settings and providers, both TOML.
+    #[track_caller]
+    pub fn new(settings: &str, providers: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("service.toml");
+        fs::write(&config, format!("{settings}\n{providers}")).expect("the configuration is written");
+        let setup = Self { kafka: Kafka::corner(), database: Database::fresh(), config, folder };
+        setup.command(&["topics", "create"]).run(secs(60)).expect_code(0);
+        setup
+    }
+
+    /// A command of the real binary that works on these topics and this database.
+    pub fn command(&self, args: &[&str]) -> Invocation {
+        Invocation::new(self.folder.path(), args)
+            .env("KAFKA_BROKERS", &self.kafka.brokers)
+            .env("NOTIFICATION__KAFKA__PREFIX", &self.kafka.prefix)
+            .env("DATABASE_URL", &self.database.url)
+    }
+
+    /// The service, ready for work.
+    #[track_caller]
+    pub fn start(&self) -> Service {
+        let config = self.config.to_str().expect("UTF-8");
+        let mut service = Service::spawn(self.command(&["serve", "--config", config]));
+        service.wait_until_ready();
+        service
+    }
+
+    /// Waits until all that must come of an input has come: accepted, told on the topic, committed.
+    #[track_caller]
+    pub fn wait_for_the_end(&self, oracle: &Oracle<'_>, provider: &FakeProvider, within: Duration) -> Story {
+        let expected = oracle.requests.len();
+        provider.wait_for_accepted(expected, within);
+        wait::until("a lifecycle event for each notification", secs(60), || {
+            (Story::of(&self.kafka).lifecycle_by_request().len() >= expected).then_some(())
+        });
+        self.kafka.wait_until_drained(secs(60));
+        Story::of(&self.kafka)
+    }
+}
