@@ -10,16 +10,17 @@ modules='
 domain:
 telemetry:
 handlers:    domain
-resilience:  domain
-config:      domain resilience
-ports:       domain resilience
-routing:     domain handlers ports resilience telemetry
-delivery:    domain ports resilience telemetry
-adapters:    domain ports resilience telemetry
-actors:      delivery domain handlers ports resilience routing telemetry
+resilience:  domain ports
+config:      domain handlers resilience
+ports:       domain
+consume:     domain ports resilience telemetry
+routing:     consume domain handlers ports resilience telemetry
+delivery:    consume domain ports resilience telemetry
+adapters:    consume domain ports resilience telemetry
+actors:      consume delivery domain handlers ports resilience routing telemetry
 http:        actors domain ports resilience telemetry
-app:         actors adapters config delivery domain handlers http ports resilience routing telemetry
-cli:         actors adapters app config delivery domain handlers http ports resilience routing telemetry
+app:         actors adapters config consume delivery domain handlers http ports resilience routing telemetry
+cli:         actors adapters app config consume delivery domain handlers http ports resilience routing telemetry
 main:        cli
 '
 

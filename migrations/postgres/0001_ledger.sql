@@ -27,6 +27,8 @@ CREATE TABLE notifications (
     next_attempt_at  BIGINT,
     lease_owner      TEXT,
     lease_until      BIGINT,
+    -- The provider whose answer a dead owner was waiting for; kept until the notification is settled by its heir.
+    interrupted      TEXT,
     first_failure_at BIGINT,
     receipt          TEXT,
     reason           TEXT,

@@ -2,6 +2,7 @@
 //! the topic is parked in the table, and the topic gets a reference.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use crate::domain::ids::dead_letter_id;
 use crate::domain::record::{Headers, OutboundRecord};
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::{DeadLetterError, DeadLetterSink, ParkedPayload, PayloadStore};
+use crate::resilience::retry::Waits;
 use crate::telemetry::events;
 
 /// The reason in the `error` header is cut here: it stands in full in the envelope.
@@ -76,7 +78,7 @@ impl DeadLetterDuty {
             let mut references = Vec::with_capacity(too_large.len());
             for index in &too_large {
                 let letter = &letters[*index];
-                let id = self.park(letter).await?;
+                let id = self.park(letter).await;
                 references.push(self.record(letter, letter.to_reference_json(&id), size));
             }
             let refused = self.publisher.publish(references).await;
@@ -93,7 +95,8 @@ impl DeadLetterDuty {
         Ok(())
     }
 
-    async fn park(&self, letter: &DeadLetter) -> Result<String, DeadLetterError> {
+    /// Waits for the database, however long: trying the whole batch again would write its other letters again.
+    async fn park(&self, letter: &DeadLetter) -> String {
         let id = dead_letter_id(letter);
         let parked = ParkedPayload {
             id: id.clone(),
@@ -101,8 +104,12 @@ impl DeadLetterDuty {
             payload: letter.origin.value.clone().unwrap_or_default(),
             parked_at_ms: self.clock.now().as_millisecond(),
         };
-        self.payloads.park_payload(parked).await?;
-        Ok(id)
+        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
+        while let Err(error) = self.payloads.park_payload(parked.clone()).await {
+            tracing::warn!(%error, "a payload waits to be parked");
+            tokio::time::sleep(waits.next_wait()).await;
+        }
+        id
     }
 
     fn record(&self, letter: &DeadLetter, value: Vec<u8>, size: Size) -> OutboundRecord {

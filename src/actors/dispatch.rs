@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _,
+};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::messages::Drain;
 use super::supervisor::Lifeline;
 use super::tasks::{Task, Tasks};
+use crate::delivery::held::Held;
 use crate::delivery::lane::{DispatchContext, Lane, LaneSettings};
 use crate::delivery::recovery::LeaseKeeper;
 use crate::domain::channel::Channel;
@@ -44,16 +47,17 @@ impl DispatchActor {
         let DispatchDuty { channel, instance, lanes, context } = self.duty.clone();
         // Every incarnation has a name of its own: what a dead one holds is taken over when its lease expires.
         let owner = format!("{instance}/{channel}/{}", uuid::Uuid::new_v4().simple());
+        let held = Arc::new(Held::default());
         let mut tasks: Vec<Task> = Vec::new();
         for lane in &lanes {
-            let lane = Lane::new(Arc::clone(&context), Arc::clone(lane), owner.clone());
+            let lane = Lane::new(Arc::clone(&context), Arc::clone(lane), owner.clone(), Arc::clone(&held));
             let stop = stop.clone();
             tasks.push(Box::pin(async move {
                 lane.run(stop).await;
                 Ok(())
             }));
         }
-        let keeper = LeaseKeeper { context, channel, owner, lanes };
+        let keeper = LeaseKeeper { context, channel, owner, held, lanes };
         let stop = stop.clone();
         tasks.push(Box::pin(async move {
             keeper.run(stop).await;

@@ -9,4 +9,6 @@ pub mod monitor;
 pub mod outbox;
 pub mod slot;
 pub mod supervisor;
+#[cfg(test)]
+mod supervisor_tests;
 pub mod tasks;

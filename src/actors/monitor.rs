@@ -153,14 +153,15 @@ impl MonitorDuty {
                 }
                 Err(error) => {
                     tracing::debug!(topic = &**topic, error, "topic depth is unknown");
-                    // The others would not answer either, each after its own deadline.
-                    break;
                 }
             }
         }
         for (group, slot) in &self.groups {
             let source = slot.send(GroupStatus).await.flatten();
             let lag = source.as_ref().map(|s| lag_of(group, s, &starts, &ends)).unwrap_or_default();
+            if let Some(source) = &source {
+                self.forget_lag(group, source);
+            }
             self.picture.send_modify(|picture| {
                 let health = picture.groups.entry(group.clone()).or_default();
                 if !lag.is_empty() || source.is_none() {
@@ -171,6 +172,26 @@ impl MonitorDuty {
         }
         self.picture.send_modify(|picture| picture.topics = topics);
     }
+}
+
+impl MonitorDuty {
+    /// A partition that moved to another instance is that instance's to report.
+    fn forget_lag(&self, group: &str, source: &SourceStatus) {
+        let known = self.picture.borrow().groups.get(group).map(|g| g.lag.clone()).unwrap_or_default();
+        for (topic, partition) in known.into_keys() {
+            let owned = source.assigned.iter().any(|p| p.topic == topic && p.partition == partition);
+            if !owned {
+                lag_gauge(group, &topic, partition).set(0.0);
+            }
+        }
+    }
+}
+
+fn lag_gauge(group: &str, topic: &str, partition: i32) -> metrics::Gauge {
+    gauge!(
+        LAG,
+        "topic" => topic.to_owned(), "partition" => partition.to_string(), "consumer_group" => group.to_owned()
+    )
 }
 
 /// The lag of what this instance owns; a partition without a position yet has everything before it.
@@ -186,11 +207,7 @@ fn lag_of(
         let Some(end) = ends.get(&at) else { continue };
         let position = partition.position.or(partition.committed).or(starts.get(&at).copied()).unwrap_or(*end);
         let waiting = (end - position).max(0);
-        gauge!(
-            LAG,
-            "topic" => at.0.clone(), "partition" => at.1.to_string(), "consumer_group" => group.to_owned()
-        )
-        .set(waiting as f64);
+        lag_gauge(group, &at.0, at.1).set(waiting as f64);
         lag.insert(at, waiting);
     }
     lag

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _,
+};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 

@@ -139,8 +139,7 @@ impl Handler<Supervise> for ServiceSupervisor {
 
     fn handle(&mut self, message: Supervise, context: &mut Self::Context) -> Self::Result {
         let Supervise { name, factory } = message;
-        let status =
-            ActorStatus { name: name.clone(), state: ActorState::BeingRebuilt, restarts: 0, last_end: None };
+        let status = ActorStatus { name: name.clone(), state: ActorState::BeingRebuilt, restarts: 0, last_end: None };
         self.children.insert(name.clone(), Child { factory, generation: 0, recent: VecDeque::new(), status });
         self.build(&name, context.address())
     }

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::error::panic_message;
+
 /// What became of a set of tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -100,7 +102,5 @@ fn describe(error: JoinError) -> String {
     if !error.is_panic() {
         return error.to_string();
     }
-    let panic = error.into_panic();
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panic: {}", text.unwrap_or_default())
+    format!("panic: {}", panic_message(&*error.into_panic()))
 }

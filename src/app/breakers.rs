@@ -29,15 +29,20 @@ impl Breakers {
             recovery_timeout: config.breaker.recovery_timeout(),
             success_threshold: config.breaker.success_threshold,
         };
-        let cell = |name: &str| {
+        let cell = |name: &str, policy: BreakerPolicy| {
             expose(BREAKER_STATE, &[("breaker", name.to_owned())]);
             BreakerCell::new(name, policy, Arc::clone(clock))
         };
+        // A provider is probed with real notifications, of which there may be only one: its acceptance decides.
+        let by_traffic = BreakerPolicy { success_threshold: 1, ..policy };
         let providers = if config.delivery.enabled { config.delivery.providers.as_slice() } else { &[] };
         Self {
-            kafka: cell("kafka"),
-            database: cell("database"),
-            providers: providers.iter().map(|p| (p.name.clone(), cell(&format!("provider:{}", p.name)))).collect(),
+            kafka: cell("kafka", policy),
+            database: cell("database", policy),
+            providers: providers
+                .iter()
+                .map(|p| (p.name.clone(), cell(&format!("provider:{}", p.name), by_traffic)))
+                .collect(),
         }
     }
 

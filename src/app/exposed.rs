@@ -52,6 +52,9 @@ pub fn expose_all(config: &Config) {
     for (topic, _) in config.kafka.partitions.all() {
         expose(names::TOPIC_MESSAGES, &[("topic", config.kafka.topics().named(topic))]);
     }
+    for topic in config.kafka.topics().all() {
+        expose(names::OFFSET_RESETS, &[("topic", topic.to_string())]);
+    }
     expose(names::DELIVERY_SECONDS, &[]);
     expose(names::ROUTING_SECONDS, &[]);
 }

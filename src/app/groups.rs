@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::breakers::Breakers;
-use super::kafka::client_settings;
+use super::kafka::{client_settings, topic_plans};
 use crate::actors::consumer_group::{Running, StartGroup};
 use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
 use crate::adapters::sql::Database;
@@ -26,9 +26,14 @@ use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::RetryPolicy;
 use crate::routing::{Directory, RoutingStage};
 use crate::telemetry::group_metrics::GroupMetrics;
+use crate::telemetry::metric_definitions::LAG;
+use crate::telemetry::metrics_server::expose;
 
 /// How long a rebalance waits for work in hand.
 const REVOKE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of records that a group holds in hand at most, so that large events cannot fill the memory.
+const IN_FLIGHT_BYTES: usize = 16 << 20;
 
 /// A group, ready to be started.
 pub struct GroupPlan {
@@ -82,7 +87,7 @@ impl GroupParts<'_> {
 
     fn routing(&self, logical: &str, topic: &Arc<str>, directory: Option<Directory>) -> GroupPlan {
         let id = self.config.kafka.group(logical);
-        let metrics = metrics(topic, &id, StageName::Routing);
+        let metrics = self.metrics(topic, &id, StageName::Routing);
         let output = Arc::clone(&self.config.kafka.topics().notifications);
         let stage = RoutingStage::new(
             Arc::clone(&self.registry),
@@ -97,11 +102,26 @@ impl GroupParts<'_> {
 
     fn delivery(&self, logical: &str, topic: &Arc<str>) -> GroupPlan {
         let id = self.config.kafka.group(logical);
-        let metrics = metrics(topic, &id, StageName::Delivery);
+        let metrics = self.metrics(topic, &id, StageName::Delivery);
         let channels: HashSet<_> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
         let ledger = Arc::new(self.database.clone());
         let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels);
         self.plan(id, topic, Arc::new(stage), metrics)
+    }
+
+    /// The group's counters, and the lag of every partition, exposed before the first record.
+    fn metrics(&self, topic: &str, group: &str, stage: StageName) -> Arc<GroupMetrics> {
+        let plans = topic_plans(self.config);
+        let partitions = plans.iter().find(|p| p.name == topic).map_or(0, |p| p.partitions);
+        for partition in 0..partitions {
+            let labels = [
+                ("topic", topic.to_owned()),
+                ("partition", partition.to_string()),
+                ("consumer_group", group.to_owned()),
+            ];
+            expose(LAG, &labels);
+        }
+        Arc::new(GroupMetrics::new(topic, group, stage.as_str(), &ErrorClass::ALL.map(ErrorClass::as_str)))
     }
 
     fn plan<S: Stage>(&self, id: String, topic: &Arc<str>, stage: Arc<S>, metrics: Arc<GroupMetrics>) -> GroupPlan {
@@ -119,7 +139,8 @@ impl GroupParts<'_> {
             initial: routing.retry_initial(),
             max: routing.retry_max(),
         };
-        let limits = Limits { batch: routing.batch, in_flight: routing.max_in_flight };
+        let limits =
+            Limits { batch: routing.batch, in_flight: routing.max_in_flight, in_flight_bytes: IN_FLIGHT_BYTES };
         let (dead_letters, clock) = (Arc::clone(&self.dead_letters), Arc::clone(&self.clock));
         let breakers = stage.breakers().to_vec();
         let start: StartGroup = Arc::new(move |stop: CancellationToken| {
@@ -137,9 +158,4 @@ impl GroupParts<'_> {
         });
         GroupPlan { id, start, breakers }
     }
-}
-
-fn metrics(topic: &str, group: &str, stage: StageName) -> Arc<GroupMetrics> {
-    let classes = ErrorClass::ALL.map(ErrorClass::as_str);
-    Arc::new(GroupMetrics::new(topic, group, stage.as_str(), &classes))
 }

@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::consume::durable_publish::DurablePublisher;
 use crate::delivery::outbox_relay::OutboxRelay;
 use crate::handlers::Registry;
-use crate::http::{self, HttpServerHandle, Phase, RunningParts, SharedState};
+use crate::http::{self, HttpServerHandle, Limits, Phase, RunningParts, SharedState};
 use crate::ports::clock::{SharedClock, SystemClock};
 use crate::ports::ledger::NotificationLedger as _;
 use crate::ports::probe::Probe;
@@ -100,7 +100,9 @@ impl Service {
             metrics,
             io: io.clone(),
         };
-        let server = http::start(config.http.address, state).map_err(|e| StartError(e.to_string()))?;
+        let http = &config.http;
+        let limits = Limits::new(http.max_body_bytes, http.rate_limit_per_second, http.rate_limit_burst);
+        let server = http::start(config.http.address, limits, state).map_err(|e| StartError(e.to_string()))?;
         tracing::info!(address = %server.address(), "listening; without authentication the API answers loopback clients only");
 
         let connections = connect(&config, &io).await?;
@@ -164,11 +166,12 @@ impl Service {
         tracing::info!("draining");
         let Actors { wiring, groups, dispatchers, outbox } = &self.actors;
         let _ = wiring.supervisor.send(StopSupervising).await;
-        // A third of the time each for what is taken, what is being sent, and what has to be told; the rest to close.
         let share = self.config.shutdown.timeout() / 4;
         let drained = groups.iter().map(|(_, group)| group.send(Drain(share.min(left()))));
         let _ = tokio::time::timeout(left(), futures::future::join_all(drained)).await;
-        let drained = dispatchers.iter().map(|dispatcher| dispatcher.send(Drain(share.min(left()))));
+        // Sends that are under way get what time there is: cut off, they would be unknown, and sent again.
+        let answers = left().saturating_sub(share / 2);
+        let drained = dispatchers.iter().map(|dispatcher| dispatcher.send(Drain(answers)));
         let _ = tokio::time::timeout(left(), futures::future::join_all(drained)).await;
         let _ = tokio::time::timeout(left(), outbox.send(Drain(share.min(left())))).await;
         if !self.connections.publisher.flush(left().min(share)).await {

@@ -87,20 +87,16 @@ mod tests {
 
     #[test]
     fn every_event_is_counted_once() {
-        let fed: Vec<Fed> =
-            ["sent", "sent", "waits", "failed", "unrouted"].iter().map(|id| Some((*id).to_owned())).chain([None]).collect();
+        let fed: Vec<Fed> = ["sent", "sent", "waits", "failed", "unrouted"]
+            .iter()
+            .map(|id| Some((*id).to_owned()))
+            .chain([None])
+            .collect();
         let notifications =
             [brief("sent", State::Sent), brief("waits", State::AwaitingContact), brief("failed", State::Failed)];
         let account = account(&fed, &HashSet::from([5]), &notifications, true);
-        let expected = Account {
-            events: 6,
-            delivered: 1,
-            skipped: 2,
-            suppressed: 0,
-            waiting: 1,
-            dead_lettered: 2,
-            open: 0,
-        };
+        let expected =
+            Account { events: 6, delivered: 1, skipped: 2, suppressed: 0, waiting: 1, dead_lettered: 2, open: 0 };
         assert_eq!(account, expected);
     }
 

@@ -28,10 +28,7 @@ pub fn load(file: Option<&Path>) -> Result<Config, CliError> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_with(
-    file: Option<&Path>,
-    overrides: impl Iterator<Item = (String, String)>,
-) -> Result<Config, CliError> {
+pub fn load_with(file: Option<&Path>, overrides: impl Iterator<Item = (String, String)>) -> Result<Config, CliError> {
     let overrides: Vec<(String, String)> = overrides.collect();
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -50,12 +50,10 @@ pub struct Args {
 
 pub fn run(file: Option<&Path>, args: &Args) -> Result<(), CliError> {
     let input = match &args.events {
-        Some(path) => {
-            std::fs::read(path).map_err(|e| CliError::Usage(format!("--events {}: {e}", path.display())))?
-        }
+        Some(path) => std::fs::read(path).map_err(|e| CliError::Usage(format!("--events {}: {e}", path.display())))?,
         None => SAMPLE.as_bytes().to_vec(),
     };
-    let folder = std::env::temp_dir().join(format!("notification-service-demo-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("notification-service-demo-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir_all(&folder).map_err(|e| CliError::Failed(format!("{}: {e}", folder.display())))?;
     let config = context::load_with(file, overrides(&folder))?;
     // The screen tells the story; the log would tell it twice. RUST_LOG brings it back.
@@ -326,7 +324,7 @@ impl Watcher {
             for (_, group) in service.groups() {
                 let status = group.send(GroupStatus).await.flatten().unwrap_or_default();
                 let assigned = status.assigned.iter().filter(|p| p.topic == *topic);
-                settled += assigned.filter_map(|p| p.position).sum::<i64>();
+                settled += assigned.filter_map(|p| p.position.or(p.committed)).sum::<i64>();
             }
             if settled < end {
                 return false;

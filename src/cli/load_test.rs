@@ -106,13 +106,16 @@ async fn measure(config: &Config, args: &Args) -> Result<Report, CliError> {
     let mut feeding = std::pin::pin!(feed(config, args, &publisher, sent_in));
     let mut fed = false;
     loop {
-        let silence = if fed && tally.is_complete() { Duration::ZERO } else { SILENCE };
+        let quiet_for = tally.last.elapsed();
+        let silence = if fed && tally.is_complete() { Duration::ZERO } else { SILENCE.saturating_sub(quiet_for) };
         tokio::select! {
             biased;
             Some((id, at)) = sent.recv() => tally.published(id, at),
             result = &mut feeding, if !fed => {
                 result?;
                 fed = true;
+                // From here on silence counts.
+                tally.last = tally.last.max(Instant::now());
             }
             record = follower.next() => match record {
                 Some(record) => {
@@ -228,7 +231,8 @@ impl Tally {
     }
 
     fn effect(&mut self, event: String, at: Instant) {
-        let since = self.published.get(&event).map_or(Duration::ZERO, |published| at.saturating_duration_since(*published));
+        let since =
+            self.published.get(&event).map_or(Duration::ZERO, |published| at.saturating_duration_since(*published));
         self.effects.entry(event).or_insert(since);
         self.last = at;
     }

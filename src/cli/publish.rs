@@ -69,9 +69,10 @@ fn single(config: &Config, args: &Args, name: &str) -> Result<(String, OutboundR
     let data: &RawValue = serde_json::from_str(data).map_err(|e| CliError::Usage(format!("--data: {e}")))?;
     let fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(data.get()).map_err(|_| CliError::Usage("--data: expected a JSON object".into()))?;
-    let key = args.key.clone().or_else(|| key_of(known, &fields)).ok_or_else(|| {
-        CliError::Usage("no key: give --key, or data with orderId, userId or productId".to_owned())
-    })?;
+    let key =
+        args.key.clone().or_else(|| key_of(known, &fields)).ok_or_else(|| {
+            CliError::Usage("no key: give --key, or data with orderId, userId or productId".to_owned())
+        })?;
     let topic = topic_of(config, args, name)?;
     let id = args.event_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
     let timestamp = format_utc(Timestamp::now());
@@ -132,7 +133,11 @@ fn from_file(config: &Config, args: &Args, path: &Path) -> Result<Vec<(String, O
             Err(error) => mistakes.push(format!("  {}, line {}: {error}", path.display(), number + 1)),
         }
     }
-    if mistakes.is_empty() { Ok(events) } else { Err(CliError::Usage(format!("nothing is sent:\n{}", mistakes.join("\n")))) }
+    if mistakes.is_empty() {
+        Ok(events)
+    } else {
+        Err(CliError::Usage(format!("nothing is sent:\n{}", mistakes.join("\n"))))
+    }
 }
 
 /// The key of a whole envelope: its data's own, else its aggregate.

@@ -41,7 +41,9 @@ pub fn sample(run: &str, number: usize, mix: bool) -> Sample {
         }),
         "OrderPaid" | "PaymentCompleted" => json!({"orderId": key, "customerId": phone, "paymentMethod": "card"}),
         "OrderShipped" => json!({"orderId": key, "customerId": email, "carrier": "DHL", "trackingNumber": "JD0146"}),
-        "OrderCancelled" => json!({"orderId": key, "customerId": email, "reason": "changed mind", "refundAmount": 99.5}),
+        "OrderCancelled" => {
+            json!({"orderId": key, "customerId": email, "reason": "changed mind", "refundAmount": 99.5})
+        }
         "PaymentFailed" => json!({"orderId": key, "customerId": email, "reason": "card declined"}),
         "UserRegistered" => json!({"userId": key, "firstName": "Ada", "email": email}),
         "UserUpdated" | "UserLogin" => json!({"userId": key}),

@@ -1,5 +1,6 @@
 //! `topics create|describe|delete`.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -23,7 +24,7 @@ enum Action {
     Describe,
     /// Delete the topics and everything in them
     Delete {
-        /// Do not ask back
+        /// Do not ask back on a terminal
         #[arg(long)]
         yes: bool,
     },
@@ -78,12 +79,14 @@ async fn describe(config: &Config) -> Result<(), CliError> {
 
 async fn delete(config: &Config, yes: bool) -> Result<(), CliError> {
     let plans = app::topic_plans(config);
-    if !yes {
+    if !yes && std::io::stdin().is_terminal() {
         let names: Vec<&str> = plans.iter().map(|p| p.name.as_str()).collect();
-        return Err(CliError::Usage(format!(
-            "this deletes {} with all their records; say --yes to do so",
-            names.join(", ")
-        )));
+        eprint!("delete {} with all their records? [y/N] ", names.join(", "));
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer);
+        if read.is_err() || !matches!(answer.trim(), "y" | "yes") {
+            return Err(CliError::Failed("nothing is deleted".into()));
+        }
     }
     let admin = context::admin(config)?;
     admin.describe(&plans, context::PATIENCE).await.map_err(failed)?;

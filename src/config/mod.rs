@@ -31,7 +31,7 @@ mod tests;
 pub use breaker::BreakerConfig;
 pub use database::DatabaseConfig;
 pub use delivery::{DeliveryConfig, DeliveryRetryConfig};
-pub use http::HttpConfig;
+pub use http::{AuthConfig, HttpConfig};
 pub use kafka::{AutoOffsetReset, KafkaConfig, Partitions};
 pub use logging::{LogFormat, LoggingConfig};
 pub use mistake::{ConfigError, Mistake};
@@ -56,6 +56,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub redis: RedisConfig,
     pub http: HttpConfig,
+    pub auth: AuthConfig,
     pub logging: LoggingConfig,
     pub startup: StartupConfig,
     pub shutdown: ShutdownConfig,
@@ -90,6 +91,7 @@ impl Config {
         self.kafka.validate(mistakes);
         self.database.validate(mistakes);
         self.redis.validate(mistakes);
+        self.http.validate(mistakes);
         self.logging.validate(mistakes);
         self.startup.validate(mistakes);
         self.shutdown.validate(mistakes);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::record::OutboundRecord;
 use crate::ports::publisher::{Acks, EventPublisher, PublishError};
-use crate::resilience::breaker::CallOutcome;
+use crate::resilience::breaker::{CallOutcome, Position};
 use crate::resilience::breaker_cell::{BreakerCell, Permit};
 use crate::resilience::retry::Waits;
 
@@ -98,8 +98,9 @@ impl InFlight {
                 Err(_) => {
                     tracing::warn!(records = waiting, "Kafka has not acknowledged in time; the records stay in hand");
                     self.report(waiting);
-                    // The next time-out needs a permit of its own; while the breaker is open there is none.
-                    self.permit = self.publisher.breaker.acquire();
+                    // The next time-out needs a permit of its own. While half-open, the place belongs to the probe.
+                    let breaker = &self.publisher.breaker;
+                    self.permit = (breaker.position() == Position::Closed).then(|| breaker.acquire()).flatten();
                 }
             }
         }

@@ -1,17 +1,20 @@
 //! The loop of a consumer group: take, decide, make durable, settle. One loop for both stages.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all, select_all};
 use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::key_order::KeyOrder;
 use super::stage::{Decision, Stage};
 use crate::domain::dead_letter::{DeadLetter, Failure, Origin};
-use crate::domain::error::ErrorClass;
+use crate::domain::envelope::Envelope;
+use crate::domain::error::{ErrorClass, panic_message};
 use crate::domain::record::Record;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
@@ -29,6 +32,8 @@ pub struct Limits {
     pub batch: usize,
     /// Records taken and not settled, over all batches.
     pub in_flight: usize,
+    /// Bytes of these records.
+    pub in_flight_bytes: usize,
 }
 
 /// Everything the loop works with.
@@ -55,7 +60,11 @@ struct Attempt {
     earlier: Option<Failure>,
 }
 
-type Finished = (usize, Vec<Settled>);
+/// A batch whose effects are durable.
+struct Finished {
+    settled: Vec<Settled>,
+    bytes: usize,
+}
 
 impl<S: Stage> Engine<S> {
     /// Runs until `stop`, then finishes what is in hand and returns. What is cancelled comes again.
@@ -69,6 +78,7 @@ impl<S: Stage> Engine<S> {
             retries: FuturesUnordered::new(),
             batches: FuturesUnordered::new(),
             in_flight: 0,
+            bytes: 0,
         }
         .run(stop)
         .await
@@ -81,6 +91,7 @@ struct Loop<S: Stage> {
     retries: FuturesUnordered<BoxFuture<'static, Attempt>>,
     batches: FuturesUnordered<BoxFuture<'static, Finished>>,
     in_flight: usize,
+    bytes: usize,
 }
 
 impl<S: Stage> Loop<S> {
@@ -94,7 +105,8 @@ impl<S: Stage> Loop<S> {
             let room = self.engine.limits.in_flight.saturating_sub(self.in_flight + held);
             let source = Arc::clone(&self.engine.source);
             let stage = Arc::clone(&self.engine.stage);
-            let batch = room.min(self.engine.limits.batch);
+            let full = self.bytes >= self.engine.limits.in_flight_bytes;
+            let batch = if full { 0 } else { room.min(self.engine.limits.batch) };
             let take = async {
                 all_closed(&*stage).await;
                 source.next_batch(batch).await
@@ -104,8 +116,9 @@ impl<S: Stage> Loop<S> {
                 () = stop.cancelled(), if !draining => {}
                 // What is in hand cannot be finished now; unsettled, it comes again.
                 () = any_open(&*stage), if draining => return Ok(()),
-                Some((records, settled)) = self.batches.next() => {
-                    self.in_flight -= records;
+                Some(Finished { settled, bytes }) = self.batches.next() => {
+                    self.in_flight -= settled.len();
+                    self.bytes -= bytes;
                     self.engine.source.settle(&settled);
                 }
                 Some(attempt) = self.retries.next() => self.try_again(attempt, &stop).await,
@@ -134,26 +147,31 @@ impl<S: Stage> Loop<S> {
         let mut settled = Vec::with_capacity(attempts.len());
         let (mut acting, mut effects) = (Vec::new(), Vec::new());
         let mut letters = Vec::new();
+        let mut bytes = 0;
         for Attempt { record, earlier } in attempts {
             let Some(record) = self.order.hold(record) else { continue };
-            match self.engine.stage.decide(&record, now) {
+            let size = record.size();
+            match guarded(|| self.engine.stage.decide(&record, now), now) {
                 Decision::Skip => {
                     self.engine.metrics.skipped();
                     settled.push(Settled::from(&record));
+                    bytes += size;
                 }
                 Decision::Act(effect) => {
                     acting.push(record);
                     effects.push(effect);
+                    bytes += size;
                 }
                 Decision::Fail(failure) => {
                     let failure = join_history(failure, earlier);
-                    let again = failure.class == ErrorClass::Transient
-                        && failure.retries < self.engine.retry.max_retries;
+                    let passing = matches!(failure.class, ErrorClass::Transient | ErrorClass::Bug);
+                    let again = passing && failure.retries < self.engine.retry.max_retries;
                     if again {
                         self.schedule_retry(record, failure);
                     } else {
                         letters.push(self.dead_letter(&record, failure));
                         settled.push(Settled::from(&record));
+                        bytes += size;
                     }
                 }
             }
@@ -168,7 +186,9 @@ impl<S: Stage> Loop<S> {
             () = stop.cancelled().then(|()| any_open(&*stage)) => return,
         };
         self.in_flight += records;
-        self.batches.push(Box::pin(self.finish(durable, acting, letters, settled)));
+        self.bytes += bytes;
+        let finish = self.finish(durable, acting, letters, settled);
+        self.batches.push(Box::pin(async move { Finished { settled: finish.await, bytes } }));
     }
 
     fn schedule_retry(&mut self, record: Record, mut failure: Failure) {
@@ -190,13 +210,15 @@ impl<S: Stage> Loop<S> {
         acting: Vec<Record>,
         mut letters: Vec<DeadLetter>,
         mut settled: Vec<Settled>,
-    ) -> impl Future<Output = Finished> + Send + 'static {
+    ) -> impl Future<Output = Vec<Settled>> + Send + 'static {
         let sink = Arc::clone(&self.engine.dead_letters);
         let stage = self.engine.stage.name();
         let metrics = Arc::clone(&self.engine.metrics);
         async move {
+            let mut failed = HashSet::new();
             for (index, failure) in durable.await {
-                if let Some(record) = acting.get(index) {
+                // Two refused outputs of one record are one dead letter.
+                if let Some(record) = acting.get(index).filter(|_| failed.insert(index)) {
                     letters.push(letter(stage, record, failure));
                 }
             }
@@ -205,13 +227,21 @@ impl<S: Stage> Loop<S> {
             }
             park_until_durable(&*sink, letters).await;
             settled.extend(acting.iter().map(Settled::from));
-            (settled.len(), settled)
+            settled
         }
     }
 
     fn dead_letter(&self, record: &Record, failure: Failure) -> DeadLetter {
         letter(self.engine.stage.name(), record, failure)
     }
+}
+
+/// A panic costs the record that it happened on, and nothing else.
+fn guarded<E>(decide: impl FnOnce() -> Decision<E>, now: Timestamp) -> Decision<E> {
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| {
+        let reason = format!("a handler panicked: {}", panic_message(&*panic));
+        Decision::Fail(Failure::new(ErrorClass::Bug, "panic", reason, now))
+    })
 }
 
 /// The offset waits for the dead letter, however long its topic is away.
@@ -253,8 +283,7 @@ fn join_history(mut failure: Failure, earlier: Option<Failure>) -> Failure {
 
 fn letter(stage: crate::domain::dead_letter::Stage, record: &Record, failure: Failure) -> DeadLetter {
     // The type is read on its own: a letter about a broken payload still says what it was meant to be.
-    let event_type = crate::domain::envelope::Envelope::decode(record.value.as_deref())
-        .ok()
-        .map(|envelope| envelope.event_type.into_owned());
+    let read = || Some(Envelope::decode(record.value.as_deref()).ok()?.event_type.into_owned());
+    let event_type = catch_unwind(AssertUnwindSafe(read)).unwrap_or_default();
     DeadLetter { origin: Origin::from(record), stage, failure, event_type }
 }

@@ -32,7 +32,7 @@ pub trait Stage: Send + Sync + 'static {
     /// Which stage it is, for dead letters.
     fn name(&self) -> StageName;
 
-    /// Decides about one record. Synchronous and without I/O; must not panic.
+    /// Decides about one record. Synchronous and without I/O, so that a panic leaves nothing half-done behind.
     fn decide(&self, record: &Record, now: Timestamp) -> Decision<Self::Effect>;
 
     /// Begins to make effects durable, in order; batches are begun one after the other. The future resolves when every

@@ -1,5 +1,6 @@
 //! One attempt, before and after: what is sent, and what its answer means for the ledger.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,53 +12,56 @@ use super::lifecycle;
 use super::render::Templates;
 use super::schedule::Schedule;
 use crate::domain::dead_letter::Failure;
-use crate::domain::error::ErrorClass;
+use crate::domain::error::{ErrorClass, panic_message};
 use crate::domain::notification::template_data;
 use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
 use crate::ports::provider::{Accepted, Message, SendError};
 use crate::telemetry::events;
 
-/// What a claimed notification is ready for.
-pub enum Prepared {
-    /// To be sent.
-    Send(Box<Message>, Box<Claimed>),
-    /// Settled without an attempt.
-    Settled(Box<Settlement>),
+/// Finds the address and the words of a notification, or settles it without an attempt.
+///
+/// # Errors
+/// The settlement of a notification that is not to be sent now.
+pub fn prepare(
+    templates: &Templates,
+    claimed: &Claimed,
+    owner: &str,
+    now: Timestamp,
+) -> Result<Message, Box<Settlement>> {
+    // Pure work, so a panic leaves nothing half-done: it costs this notification, not the lane.
+    catch_unwind(AssertUnwindSafe(|| compose(templates, claimed, owner, now))).unwrap_or_else(|panic| {
+        let reason = format!("rendering panicked: {}", panic_message(&*panic));
+        Err(refuse(claimed, owner, Failure::new(ErrorClass::Bug, "panic", reason, now), now))
+    })
 }
 
-/// Finds the address and the words.
-pub fn prepare(templates: &Templates, claimed: Claimed, owner: &str, now: Timestamp) -> Prepared {
-    let data = match template_data(&claimed.request_json) {
-        Ok(data) => data,
-        Err(error) => return refuse(&claimed, owner, error.code(), error.to_string(), now),
+fn compose(templates: &Templates, claimed: &Claimed, owner: &str, now: Timestamp) -> Result<Message, Box<Settlement>> {
+    let permanent = |code: &str, reason: String| {
+        refuse(claimed, owner, Failure::new(ErrorClass::Permanent, code, reason, now), now)
     };
+    let data = template_data(&claimed.request_json).map_err(|e| permanent(e.code(), e.to_string()))?;
     let to = match resolve(claimed.channel, claimed.recipient.as_deref(), claimed.contact.as_ref(), data.get()) {
         Contact::Found(to) => to,
-        Contact::Invalid(reason) => return refuse(&claimed, owner, "invalid_address", reason, now),
+        Contact::Invalid(reason) => return Err(permanent("invalid_address", reason)),
         Contact::Missing => {
             let recipient = claimed.recipient.as_deref().unwrap_or_default();
             events::awaiting_contact(claimed.channel.as_str(), &claimed.id, recipient);
-            return Prepared::Settled(Box::new(unsent(&claimed, owner, State::AwaitingContact, now)));
+            return Err(Box::new(unsent(claimed, owner, State::AwaitingContact, now)));
         }
     };
-    match templates.render(&claimed.template, claimed.channel, &data) {
-        Ok(words) => Prepared::Send(
-            Box::new(Message {
-                id: claimed.id.clone(),
-                channel: claimed.channel,
-                recipient: claimed.recipient.clone(),
-                to,
-                subject: words.subject,
-                body: words.text,
-                html: words.html,
-                template: claimed.template.clone(),
-                data,
-                attempt: claimed.attempts + 1,
-            }),
-            Box::new(claimed),
-        ),
-        Err(error) => refuse(&claimed, owner, error.code, error.reason, now),
-    }
+    let words = templates.render(&claimed.template, claimed.channel, &data).map_err(|e| permanent(e.code, e.reason))?;
+    Ok(Message {
+        id: claimed.id.clone(),
+        channel: claimed.channel,
+        recipient: claimed.recipient.clone(),
+        to,
+        subject: words.subject,
+        body: words.text,
+        html: words.html,
+        template: claimed.template.clone(),
+        data,
+        attempt: claimed.attempts + 1,
+    })
 }
 
 /// A notification that goes back as it was.
@@ -84,10 +88,9 @@ fn unsent(claimed: &Claimed, owner: &str, state: State, now: Timestamp) -> Settl
     }
 }
 
-fn refuse(claimed: &Claimed, owner: &str, code: &str, reason: String, now: Timestamp) -> Prepared {
-    let failure = Failure::new(ErrorClass::Permanent, code, reason, now);
+fn refuse(claimed: &Claimed, owner: &str, failure: Failure, now: Timestamp) -> Box<Settlement> {
     let settlement = unsent(claimed, owner, State::Failed, now);
-    Prepared::Settled(Box::new(fail(settlement, claimed, claimed.attempts, failure, now)))
+    Box::new(fail(settlement, claimed, claimed.attempts, failure, now))
 }
 
 /// Adds what the world is told about a failed notification.
@@ -183,8 +186,7 @@ fn after(
     schedule: &Schedule,
     now: Timestamp,
 ) -> Settlement {
-    let progress =
-        Progress { id: &claimed.id, round: claimed.round, lane: claimed.lane, unknowns: claimed.unknowns };
+    let progress = Progress { id: &claimed.id, round: claimed.round, lane: claimed.lane, unknowns: claimed.unknowns };
     let rules = Rules { lanes: lane.lanes, schedule, on_unknown: lane.on_unknown };
     match after_failure(error, probe, progress, rules, now) {
         Next::Again { at, round, lane: next } => {

@@ -8,6 +8,9 @@ use super::schedule::Schedule;
 use crate::domain::error::ErrorClass;
 use crate::ports::provider::SendError;
 
+/// A provider that says "again at once" is not asked more often than this.
+const MIN_RATE_LIMIT_WAIT: Duration = Duration::from_secs(1);
+
 /// What to do when nobody knows whether the provider took it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknown {
@@ -66,24 +69,22 @@ pub enum Next {
 
 /// Decides after a failed attempt. `probe` says that the attempt was the breaker's half-open probe, which costs the
 /// notification nothing.
-pub fn after_failure(
-    error: &SendError,
-    probe: bool,
-    progress: Progress<'_>,
-    rules: Rules<'_>,
-    now: Timestamp,
-) -> Next {
+pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rules: Rules<'_>, now: Timestamp) -> Next {
     let Progress { id, round, lane, unknowns } = progress;
     let stay = |at| Next::Again { at, round, lane };
     match error {
         SendError::Permanent(_) => Next::Failed { class: ErrorClass::Permanent, code: "provider_rejected" },
-        SendError::RateLimited { retry_after, .. } => stay(later(now, *retry_after)),
+        SendError::RateLimited { retry_after, .. } => stay(later(now, (*retry_after).max(MIN_RATE_LIMIT_WAIT))),
         SendError::Transient(_) if probe => stay(now),
         SendError::Transient(_) if lane + 1 < rules.lanes => Next::Again { at: now, round, lane: lane + 1 },
         SendError::Transient(_) => match rules.schedule.wait_after(round, id) {
             Some(wait) => Next::Again { at: later(now, wait), round: round + 1, lane: 0 },
             None => Next::Failed { class: ErrorClass::Transient, code: "retries_exhausted" },
         },
+        // As a probe it used no step; the wait gives the provider time to answer for the earlier request.
+        SendError::Unknown(_) if probe && rules.on_unknown == OnUnknown::Retry => {
+            stay(later(now, rules.schedule.wait_after(round, id).unwrap_or(MIN_RATE_LIMIT_WAIT)))
+        }
         SendError::Unknown(_) => {
             let again = match rules.on_unknown {
                 OnUnknown::Retry => true,

@@ -10,14 +10,15 @@ use metrics::{Histogram, histogram};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{Prepared, conclude, prepare, put_back};
+use super::attempt::{Answered, conclude, prepare, put_back};
 use super::decide::OnUnknown;
+use super::held::Held;
 use super::render::Templates;
 use super::schedule::Schedule;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
 use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError, NotificationLedger, Settlement};
-use crate::ports::provider::{Accepted, Provider, SendError};
+use crate::ports::provider::{Accepted, Message, Provider, SendError};
 use crate::resilience::breaker::{CallOutcome, Position};
 use crate::resilience::breaker_cell::{BreakerCell, Permit};
 use crate::resilience::retry::Waits;
@@ -26,6 +27,9 @@ use crate::telemetry::metric_definitions::DELIVERY_SECONDS;
 
 /// After the first answer, others are waited for this long: settling together is what makes settling fast.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// However soon something is due, the ledger is not asked more often than this.
+const MIN_NAP: Duration = Duration::from_millis(5);
 
 /// What all lanes share.
 pub struct DispatchContext {
@@ -74,6 +78,7 @@ pub struct Lane {
     context: Arc<DispatchContext>,
     settings: Arc<LaneSettings>,
     owner: String,
+    held: Arc<Held>,
     bucket: Option<Mutex<TokenBucket>>,
     delivery_seconds: Histogram,
 }
@@ -89,11 +94,11 @@ struct Answer {
 
 impl Lane {
     /// A lane whose claims carry the owner's name.
-    pub fn new(context: Arc<DispatchContext>, settings: Arc<LaneSettings>, owner: String) -> Self {
+    pub fn new(context: Arc<DispatchContext>, settings: Arc<LaneSettings>, owner: String, held: Arc<Held>) -> Self {
         let now = context.clock.monotonic();
-        let bucket = settings.max_per_second.map(|rate| Mutex::new(TokenBucket::new(rate, now)));
+        let bucket = settings.max_per_second.map(|rate| Mutex::new(TokenBucket::new(rate, rate, now)));
         let delivery_seconds = histogram!(DELIVERY_SECONDS);
-        Self { context, settings, owner, bucket, delivery_seconds }
+        Self { context, settings, owner, held, bucket, delivery_seconds }
     }
 
     /// Claims, sends and settles until `stop`; then waits for the answers that are due and settles them.
@@ -140,8 +145,7 @@ impl Lane {
         stop: &CancellationToken,
     ) -> Result<usize, LedgerError> {
         if !settled.is_empty() {
-            self.guarded(self.context.ledger.settle(settled)).await?;
-            settled.clear();
+            self.settle(settled).await?;
         }
         if stop.is_cancelled() || self.context.clock.monotonic() < paused_until {
             return Ok(0);
@@ -166,12 +170,36 @@ impl Lane {
                 return Err(error);
             }
         };
-        self.give_back(limit - claimed.len());
         let count = claimed.len();
+        self.give_back(limit.saturating_sub(count));
+        self.held.add(claimed.iter().map(|c| c.id.as_str()));
         if count > 0 {
             self.start(claimed, sends, settled, now).await?;
         }
         Ok(count)
+    }
+
+    /// Settles a batch; when the database refuses its content, each one singly, so that one cannot hold up the others.
+    async fn settle(&self, settled: &mut Vec<Settlement>) -> Result<(), LedgerError> {
+        match self.guarded(self.context.ledger.settle(settled)).await {
+            Ok(_) => self.held.remove(settled.iter().map(|s| s.id.as_str())),
+            Err(LedgerError::Rejected(reason)) if settled.len() == 1 => {
+                tracing::error!(reason, notification = settled[0].id, "a settlement is refused; its lease will expire");
+                self.held.remove(settled.iter().map(|s| s.id.as_str()));
+            }
+            Err(LedgerError::Rejected(_)) => {
+                while let Some(one) = settled.pop() {
+                    let mut one = vec![one];
+                    if let Err(error) = Box::pin(self.settle(&mut one)).await {
+                        settled.append(&mut one);
+                        return Err(error);
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        settled.clear();
+        Ok(())
     }
 
     /// How many may be claimed: bounded by what is under way, and by what the breaker lets pass.
@@ -202,9 +230,9 @@ impl Lane {
                 settled.push(put_back(&claimed, &self.owner, now));
                 continue;
             };
-            match prepare(&self.context.templates, claimed, &self.owner, now) {
-                Prepared::Send(message, claimed) => ready.push((message, claimed, permit)),
-                Prepared::Settled(settlement) => settled.push(*settlement),
+            match prepare(&self.context.templates, &claimed, &self.owner, now) {
+                Ok(message) => ready.push((message, claimed, permit)),
+                Err(settlement) => settled.push(*settlement),
             }
         }
         let starts: Vec<AttemptStart> = ready
@@ -219,20 +247,23 @@ impl Lane {
         if starts.is_empty() {
             return Ok(());
         }
-        // Nothing leaves before its attempt is recorded; what is not recorded stays leased until the lease expires.
-        let begun = self.guarded(self.context.ledger.begin_attempts(&self.owner, &starts)).await?;
-        let begun: HashSet<String> = begun.into_iter().collect();
+        // Nothing leaves before its attempt is recorded. Whether one is recorded may be unknown: then nobody renews its
+        // lease, and whoever takes it over finds the truth in the table.
+        let begun = self.guarded(self.context.ledger.begin_attempts(&self.owner, &starts)).await;
+        let begun_ids: HashSet<&str> = begun.iter().flatten().map(String::as_str).collect();
         for (message, claimed, permit) in ready {
-            if begun.contains(&message.id) {
-                sends.spawn(self.send(*message, *claimed, permit));
+            if begun_ids.contains(message.id.as_str()) {
+                sends.spawn(self.send(message, claimed, permit));
+            } else {
+                self.held.remove(std::iter::once(message.id.as_str()));
             }
         }
-        Ok(())
+        begun.map(drop)
     }
 
     fn send(
         &self,
-        message: crate::ports::provider::Message,
+        message: Message,
         claimed: Claimed,
         permit: Permit,
     ) -> impl Future<Output = Answer> + Send + 'static {
@@ -257,12 +288,7 @@ impl Lane {
         }
     }
 
-    fn take_answer(
-        &self,
-        answer: Result<Answer, String>,
-        settled: &mut Vec<Settlement>,
-        paused_until: &mut Duration,
-    ) {
+    fn take_answer(&self, answer: Result<Answer, String>, settled: &mut Vec<Settlement>, paused_until: &mut Duration) {
         let answer = match answer {
             Ok(answer) => answer,
             // Only a cancelled task ends so; its lease expires and the outcome becomes unknown.
@@ -277,7 +303,7 @@ impl Lane {
             self.delivery_seconds.record(seconds);
         }
         let duration = self.context.clock.monotonic().saturating_sub(answer.started);
-        let concluded = super::attempt::Answered {
+        let concluded = Answered {
             claimed: &answer.claimed,
             to: &answer.to,
             number: answer.number,
@@ -323,9 +349,10 @@ impl Lane {
         if paused_until > now {
             return paused_until - now;
         }
-        let until_token = self.bucket.as_ref().map_or(Duration::ZERO, |bucket| {
-            bucket.lock().unwrap_or_else(PoisonError::into_inner).until_token(now)
-        });
+        let until_token = self
+            .bucket
+            .as_ref()
+            .map_or(Duration::ZERO, |bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner).until_token(now));
         if !until_token.is_zero() {
             return until_token;
         }
@@ -334,7 +361,7 @@ impl Lane {
             Duration::try_from(due.duration_since(self.context.clock.now())).unwrap_or(Duration::ZERO)
         });
         // What is due already was taken by another instance a moment ago, or will be claimed in the next turn.
-        until_due.clamp(Duration::from_millis(5), self.context.poll_interval)
+        until_due.clamp(MIN_NAP, self.context.poll_interval.max(MIN_NAP))
     }
 
     fn grant(&self, wanted: usize) -> usize {
@@ -350,7 +377,9 @@ impl Lane {
 
     /// Tells the database's breaker how it went.
     async fn guarded<T>(&self, operation: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-        let permit = self.context.database.acquire();
+        // While half-open, the only place belongs to the actor's probe, which has a short deadline.
+        let breaker = &self.context.database;
+        let permit = (breaker.position() == Position::Closed).then(|| breaker.acquire()).flatten();
         let result = operation.await;
         if let Some(permit) = permit {
             permit.report(match &result {

@@ -4,6 +4,7 @@ pub mod attempt;
 pub mod built_in_templates;
 pub mod contact;
 pub mod decide;
+pub mod held;
 pub mod intake;
 pub mod lane;
 pub mod lifecycle;

@@ -11,6 +11,7 @@ use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
 use crate::ports::ledger::OutboxKind;
 use crate::ports::outbox::{Outbox, Waiting};
+use crate::resilience::breaker::Position;
 use crate::resilience::retry::Waits;
 
 /// Published together at most.
@@ -65,6 +66,10 @@ impl OutboxRelay {
     }
 
     async fn relay(&self) -> Result<usize, String> {
+        // Nothing is reserved while Kafka is away: a reservation that expires would be published twice.
+        if self.publisher.breaker().position() != Position::Closed {
+            return Err("the breaker of Kafka is open".to_owned());
+        }
         let now = self.clock.now().as_millisecond();
         let until = now + RESERVATION.as_millis() as i64;
         let waiting = self.outbox.reserve(now, until, BATCH).await.map_err(|e| e.to_string())?;

@@ -72,9 +72,11 @@ impl Templates {
     pub fn built_in() -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_auto_escape_callback(|name| {
-            if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
-        });
+        environment.set_auto_escape_callback(
+            |name| {
+                if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
+            },
+        );
         let mut templates = Self { environment };
         for (path, text) in FILES {
             templates.add(path, (*text).to_owned())?;
@@ -156,17 +158,13 @@ impl Templates {
     /// Short words for SMS, long ones elsewhere; either stands in for the other.
     fn text_part(&self, template: &str, channel: Channel) -> Option<String> {
         let order = if channel == Channel::Sms { ["sms.txt", "body.txt"] } else { ["body.txt", "sms.txt"] };
-        order
-            .iter()
-            .map(|part| format!("{template}/{part}"))
-            .find(|name| self.environment.get_template(name).is_ok())
+        order.iter().map(|part| format!("{template}/{part}")).find(|name| self.environment.get_template(name).is_ok())
     }
 
     fn part(&self, name: &str, values: &Value) -> Result<String, RenderError> {
         let render = || self.environment.get_template(name)?.render(values);
         render().map_err(|error: minijinja::Error| {
-            let code =
-                if error.kind() == ErrorKind::UndefinedError { "missing_variable" } else { "template_failed" };
+            let code = if error.kind() == ErrorKind::UndefinedError { "missing_variable" } else { "template_failed" };
             let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
             let variable = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
             let at = error.range().and_then(|range| self.source_at(name, range)).unwrap_or_default();
@@ -251,7 +249,8 @@ mod tests {
 
     #[test]
     fn amounts_keep_their_text_and_html_is_escaped() {
-        let data = r#"{"orderId":"<b>&","amount":98765432109876543210.50,"currency":null,"orderDate":"2026-01-15T10:30:00Z"}"#;
+        let data =
+            r#"{"orderId":"<b>&","amount":98765432109876543210.50,"currency":null,"orderDate":"2026-01-15T10:30:00Z"}"#;
         let mail = render("order_confirmation", Channel::Email, data).expect("renders");
         assert!(mail.text.contains("98765432109876543210.50"), "{}", mail.text);
         let html = mail.html.expect("html");
@@ -278,7 +277,8 @@ mod tests {
     fn a_folder_overrides_and_adds_templates_and_a_broken_one_names_file_and_line() {
         let folder = tempfile::tempdir().expect("folder");
         std::fs::create_dir(folder.path().join("order_delivered")).expect("folder");
-        std::fs::write(folder.path().join("order_delivered/body.txt"), "Order {{ orderId }} is there.\n").expect("write");
+        std::fs::write(folder.path().join("order_delivered/body.txt"), "Order {{ orderId }} is there.\n")
+            .expect("write");
         let mut templates = Templates::built_in().expect("built-in");
         templates.overlay(folder.path()).expect("loads");
         assert!(templates.has("order_delivered", Channel::Email) && templates.has("welcome", Channel::Sms));

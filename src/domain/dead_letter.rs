@@ -16,6 +16,9 @@ use super::time::format_utc;
 /// JSON nested deeper than this is carried as base64: many parsers give up soon after.
 const MAX_EMBEDDED_DEPTH: usize = 64;
 
+/// A reason is for people: longer ones are cut.
+const MAX_REASON_CHARS: usize = 1000;
+
 /// The stage in which a record failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,11 +62,14 @@ pub struct Failure {
 
 impl Failure {
     /// A failure at its first occurrence.
+    ///
+    /// A parser's message quotes the value at fault, which may be as large as the record: the reason is cut.
     pub fn new(class: ErrorClass, code: impl Into<String>, reason: impl Into<String>, now: Timestamp) -> Self {
+        let reason: String = reason.into();
         Self {
             class,
             code: code.into(),
-            reason: reason.into(),
+            reason: reason.chars().filter(|c| *c != '\0').take(MAX_REASON_CHARS).collect(),
             chain: Vec::new(),
             retries: 0,
             first_at: now,
@@ -283,7 +289,12 @@ mod tests {
                 headers: Headers::default(),
             },
             stage: Stage::Routing,
-            failure: Failure::new(ErrorClass::Permanent, "missing_field", "`data.orderId` is missing", Timestamp::UNIX_EPOCH),
+            failure: Failure::new(
+                ErrorClass::Permanent,
+                "missing_field",
+                "`data.orderId` is missing",
+                Timestamp::UNIX_EPOCH,
+            ),
             event_type: Some("OrderCreated".into()),
         }
     }
@@ -337,6 +348,13 @@ mod tests {
         fn random_json_comes_back_too(value in "[ \\[\\]{}:,\"a0-9.\\\\n]{0,24}") {
             prop_assert_eq!(recover(&letter(Some(value.as_bytes())).to_json()), Some(value.into_bytes()));
         }
+    }
+
+    #[test]
+    fn a_reason_is_cut_to_what_a_person_reads() {
+        let failure = Failure::new(ErrorClass::Permanent, "x", "long \0".repeat(100_000), Timestamp::UNIX_EPOCH);
+        assert_eq!(failure.reason.chars().count(), MAX_REASON_CHARS);
+        assert!(!failure.reason.contains('\0'));
     }
 
     #[test]

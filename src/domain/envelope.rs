@@ -80,11 +80,9 @@ impl<'a> Envelope<'a> {
         }
         let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::InvalidUtf8(e.valid_up_to()))?;
         let wire: Wire<'a> = from_json(text, "")?;
-        for (field, value) in [
-            ("eventId", &wire.event_id),
-            ("eventType", &wire.event_type),
-            ("aggregateId", &wire.aggregate_id),
-        ] {
+        for (field, value) in
+            [("eventId", &wire.event_id), ("eventType", &wire.event_type), ("aggregateId", &wire.aggregate_id)]
+        {
             non_empty(field, value)?;
         }
         let occurred_at = parse_rfc3339(&wire.timestamp)
@@ -103,7 +101,9 @@ impl<'a> Envelope<'a> {
 
     /// The id that ties this event's consequences together; an event without one starts one with its own id.
     pub fn correlation_id(&self) -> &str {
-        self.metadata.correlation_id.as_deref().unwrap_or(&self.event_id)
+        // One that could not be stored counts as none: it must not cost the event its effect.
+        let usable = |id: &&str| non_empty("", id).is_ok();
+        self.metadata.correlation_id.as_deref().filter(usable).unwrap_or(&self.event_id)
     }
 
     /// Decodes `data` as a type, naming fields as `data.…`.
@@ -126,13 +126,19 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Refuses an identifier that names nothing, or that a text column cannot hold.
+/// Identifiers are keys of database indexes, which hold no more than about 2,700 bytes.
+const MAX_IDENTIFIER_BYTES: usize = 1024;
+
+/// Refuses an identifier that names nothing, or that a text column or an index cannot hold.
 pub(crate) fn non_empty(field: &str, value: &str) -> Result<(), DecodeError> {
     if value.is_empty() {
         return Err(DecodeError::invalid(field, "must not be empty"));
     }
     if value.contains('\0') {
         return Err(DecodeError::invalid(field, "must not contain a NUL character"));
+    }
+    if value.len() > MAX_IDENTIFIER_BYTES {
+        return Err(DecodeError::invalid(field, format!("must not be longer than {MAX_IDENTIFIER_BYTES} bytes")));
     }
     Ok(())
 }
@@ -291,6 +297,17 @@ mod tests {
         assert!(Envelope::decode(Some(null.as_bytes())).is_ok());
         let wrong = error_of(&GOOD.replace(r#""shop""#, "7"));
         assert!(wrong.to_string().contains("metadata.source"), "{wrong}");
+    }
+
+    #[test]
+    fn an_unusable_correlation_id_counts_as_none() {
+        for bad in ["", "\\u0000"] {
+            let json = GOOD.replace(r#""source":"shop""#, &format!(r#""correlationId":"{bad}""#));
+            let envelope = Envelope::decode(Some(json.as_bytes())).expect("valid");
+            assert_eq!(envelope.correlation_id(), "e-1");
+        }
+        let long = GOOD.replace("e-1", &"e".repeat(1025));
+        assert_eq!(error_of(&long).code(), "invalid_field");
     }
 
     #[test]

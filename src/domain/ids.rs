@@ -47,7 +47,11 @@ mod tests {
         let id = request_id("evt-1", "order_confirmation", Channel::Email, Some("cust-1"));
         assert_eq!(id.get_version_num(), 5);
         assert_eq!(id, request_id("evt-1", "order_confirmation", Channel::Email, Some("cust-1")));
-        assert_eq!(id.to_string(), "683d8fe7-f50b-5f2a-8e19-0d62e506aeba", "ids are stored for ever: a new recipe would send everything twice");
+        assert_eq!(
+            id.to_string(),
+            "683d8fe7-f50b-5f2a-8e19-0d62e506aeba",
+            "ids are stored for ever: a new recipe would send everything twice"
+        );
     }
 
     proptest! {

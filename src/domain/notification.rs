@@ -144,7 +144,6 @@ impl Request {
         }
         for (field, text) in [
             ("data.category", wire.category.as_deref()),
-            ("metadata.correlationId", envelope.metadata.correlation_id.as_deref()),
             ("metadata.causationId", envelope.metadata.causation_id.as_deref()),
         ] {
             if let Some(text) = text {

@@ -73,9 +73,8 @@ mod tests {
         for good in ["a@b.example", "o'brien+tag@sub.example.com", "müller@bücher.example", "root@localhost"] {
             assert!(is_email(good), "{good}");
         }
-        for bad in [
-            "customer-789", "@b", "a@", "a b@c.d", "a@b@c", "a@b..c", "x@y\r\nBcc: z@z", "<a@b.c>", "a@-b", "",
-        ] {
+        for bad in ["customer-789", "@b", "a@", "a b@c.d", "a@b@c", "a@b..c", "x@y\r\nBcc: z@z", "<a@b.c>", "a@-b", ""]
+        {
             assert!(!is_email(bad), "{bad}");
         }
         assert!(is_phone("+15550100123"));

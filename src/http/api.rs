@@ -103,11 +103,8 @@ pub async fn system(request: HttpRequest, state: web::Data<SharedState>) -> Http
             json!({"group": group, "running": health.source.is_some(), "paused": paused, "assignment": assignment})
         })
         .collect();
-    let breakers: Vec<_> = running
-        .breakers
-        .iter()
-        .map(|b| json!({"name": b.name(), "state": b.position().as_str()}))
-        .collect();
+    let breakers: Vec<_> =
+        running.breakers.iter().map(|b| json!({"name": b.name(), "state": b.position().as_str()})).collect();
     HttpResponse::Ok().json(json!({
         "service": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"),
         "actors": state.actors(), "consumerGroups": groups, "breakers": breakers,

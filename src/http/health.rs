@@ -77,10 +77,12 @@ fn probe(result: Result<(), &str>) -> HttpResponse {
     }
 }
 
-/// Fails only for what a restart cures. An answer at all shows that the process lives; a lost actor is rebuilt.
+/// Fails only for what a restart cures: an actor that was given up. One that is being rebuilt needs no restart, and a
+/// dependency that is away does not come back by one.
 #[get("/health/live")]
-pub async fn live() -> HttpResponse {
-    probe(Ok(()))
+pub async fn live(state: web::Data<SharedState>) -> HttpResponse {
+    let given_up = state.actors().iter().any(|a| a.state == ActorState::GivenUp);
+    probe(if given_up { Err("an actor is past its restart budget") } else { Ok(()) })
 }
 
 #[get("/health/ready")]

@@ -2,9 +2,11 @@
 
 mod api;
 mod health;
+mod limits;
 mod problem;
 mod server;
 mod state;
 
+pub use limits::Limits;
 pub use server::{BindError, HttpServerHandle, start};
 pub use state::{Phase, RunningParts, SharedState};

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 
+use super::limits::{Limits, enforce};
 use super::state::SharedState;
 use super::{api, health};
 
@@ -38,12 +40,15 @@ impl HttpServerHandle {
 ///
 /// # Errors
 /// [`BindError`], which names the address and its setting.
-pub fn start(address: SocketAddr, state: SharedState) -> Result<HttpServerHandle, BindError> {
+pub fn start(address: SocketAddr, limits: Limits, state: SharedState) -> Result<HttpServerHandle, BindError> {
     let state = web::Data::new(state);
+    let limits = web::Data::new(limits);
     let failed = |source| BindError { address, source };
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
+            .app_data(limits.clone())
+            .wrap(from_fn(enforce))
             .service(health::health)
             .service(health::live)
             .service(health::ready)

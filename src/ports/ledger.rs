@@ -149,8 +149,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, for pre-registering metrics.
-    pub const ALL: [Self; 5] =
-        [Self::Accepted, Self::Transient, Self::Permanent, Self::RateLimited, Self::Unknown];
+    pub const ALL: [Self; 5] = [Self::Accepted, Self::Transient, Self::Permanent, Self::RateLimited, Self::Unknown];
 
     /// The name used in JSON, metrics and the database.
     pub fn as_str(self) -> &'static str {
@@ -308,11 +307,12 @@ pub trait NotificationLedger: Send + Sync {
     /// When nothing was stored.
     async fn settle(&self, settlements: &[Settlement]) -> Result<u64, LedgerError>;
 
-    /// Extends the leases of this owner.
+    /// Extends the leases of these notifications, as far as this owner holds them. A notification that its owner lost
+    /// track of is not among them: its lease expires and it is taken over.
     ///
     /// # Errors
     /// When none was extended.
-    async fn renew(&self, owner: &str, until: Timestamp) -> Result<u64, LedgerError>;
+    async fn renew(&self, owner: &str, ids: &[String], until: Timestamp) -> Result<u64, LedgerError>;
 
     /// Takes over notifications of a channel whose owner is gone: their open attempts become `unknown`, and they are claimed for
     /// the new owner, with the provider of the interrupted attempt, if there was one.

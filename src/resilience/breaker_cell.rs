@@ -116,8 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_probe_does_not_leak() {
-        let policy =
-            BreakerPolicy { failure_threshold: 1, recovery_timeout: Duration::ZERO, success_threshold: 1 };
+        let policy = BreakerPolicy { failure_threshold: 1, recovery_timeout: Duration::ZERO, success_threshold: 1 };
         let cell = BreakerCell::new("test", policy, Arc::new(SystemClock::default()));
         cell.acquire().expect("closed").report(CallOutcome::Failure(1));
         assert_eq!(cell.position(), Position::Open);

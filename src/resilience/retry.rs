@@ -63,8 +63,7 @@ mod tests {
 
     #[test]
     fn waits_double_within_their_jitter_up_to_the_maximum() {
-        let policy =
-            RetryPolicy { max_retries: 9, initial: Duration::from_millis(100), max: Duration::from_secs(1) };
+        let policy = RetryPolicy { max_retries: 9, initial: Duration::from_millis(100), max: Duration::from_secs(1) };
         for (retry, middle) in [(1, 100u64), (2, 200), (3, 400), (4, 800), (5, 1000), (40, 1000)] {
             for _ in 0..50 {
                 let wait = policy.wait_before(retry).as_millis() as u64;

@@ -1,4 +1,4 @@
-//! A token bucket: a rate with a burst of one second's worth, as pure arithmetic over monotonic time.
+//! A token bucket: a rate with a burst, as pure arithmetic over monotonic time.
 
 use std::time::Duration;
 
@@ -6,15 +6,16 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct TokenBucket {
     per_second: f64,
+    burst: f64,
     tokens: f64,
     filled_at: Duration,
 }
 
 impl TokenBucket {
     /// A full bucket.
-    pub fn new(per_second: u32, now: Duration) -> Self {
-        let per_second = f64::from(per_second.max(1));
-        Self { per_second, tokens: per_second, filled_at: now }
+    pub fn new(per_second: u32, burst: u32, now: Duration) -> Self {
+        let (per_second, burst) = (f64::from(per_second.max(1)), f64::from(burst.max(1)));
+        Self { per_second, burst, tokens: burst, filled_at: now }
     }
 
     /// Takes up to `wanted` tokens; returns how many there were.
@@ -27,7 +28,7 @@ impl TokenBucket {
 
     /// Gives unused tokens back.
     pub fn give_back(&mut self, tokens: usize) {
-        self.tokens = (self.tokens + tokens as f64).min(self.per_second);
+        self.tokens = (self.tokens + tokens as f64).min(self.burst);
     }
 
     /// How long until there is a token.
@@ -38,7 +39,7 @@ impl TokenBucket {
 
     fn fill(&mut self, now: Duration) {
         let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * self.per_second).min(self.per_second);
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
         self.filled_at = now;
     }
 }
@@ -49,7 +50,7 @@ mod tests {
 
     #[test]
     fn grants_the_burst_then_the_rate() {
-        let mut bucket = TokenBucket::new(10, Duration::ZERO);
+        let mut bucket = TokenBucket::new(10, 10, Duration::ZERO);
         assert_eq!(bucket.take(50, Duration::ZERO), 10);
         assert_eq!(bucket.take(1, Duration::ZERO), 0);
         assert_eq!(bucket.until_token(Duration::ZERO), Duration::from_millis(100));

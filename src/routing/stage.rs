@@ -1,8 +1,6 @@
 //! Decodes a record, runs its handlers, and publishes what they ask for.
 
-use std::any::Any;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +22,7 @@ use crate::domain::trace::TraceContext;
 use crate::handlers::{HandlerError, Registry, directory_entry};
 use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
+use crate::ports::ledger::LedgerError;
 use crate::ports::publisher::PublishError;
 use crate::resilience::breaker::CallOutcome;
 use crate::resilience::breaker_cell::BreakerCell;
@@ -95,16 +94,14 @@ impl RoutingStage {
         let incoming = record.headers.get("traceparent").and_then(TraceContext::parse);
         let mut routed = Routed { outputs: Vec::with_capacity(1), counted: Vec::with_capacity(1), contact };
         for handler in handlers {
-            // Handlers are pure, so a panic leaves nothing half-done behind.
-            match catch_unwind(AssertUnwindSafe(|| handler(&envelope))) {
-                Ok(Ok(output)) => {
+            match handler(&envelope) {
+                Ok(output) => {
                     for draft in output.drafts {
                         routed.outputs.push(self.outbound(&draft, &envelope, incoming, now));
                         routed.counted.push((draft.channel, draft.template.into_owned()));
                     }
                 }
-                Ok(Err(error)) => return Decision::Fail(failure(&error, now)),
-                Err(panic) => return Decision::Fail(bug(&*panic, now)),
+                Err(error) => return Decision::Fail(failure(&error, now)),
             }
         }
         if routed.outputs.is_empty() && routed.contact.is_none() { Decision::Skip } else { Decision::Act(routed) }
@@ -142,6 +139,19 @@ impl RoutingStage {
             let Some(permit) = directory.breaker.acquire() else { continue };
             match directory.contacts.learn(recipients.clone()).await {
                 Ok(()) => return permit.report(CallOutcome::Success),
+                // An event that is fine otherwise makes no dead letter for a directory entry: the refused one is told.
+                Err(LedgerError::Rejected(reason)) if recipients.len() == 1 => {
+                    permit.report(CallOutcome::Success);
+                    tracing::error!(recipient = recipients[0].id, reason, "the directory cannot hold this entry");
+                    return;
+                }
+                Err(LedgerError::Rejected(_)) => {
+                    permit.report(CallOutcome::Success);
+                    for recipient in recipients {
+                        Box::pin(self.learn(vec![recipient])).await;
+                    }
+                    return;
+                }
                 Err(error) => {
                     permit.report(CallOutcome::Failure(1));
                     tracing::warn!(%error, "the recipients directory cannot be written; user events wait");
@@ -208,15 +218,6 @@ impl Stage for RoutingStage {
 
 fn failure(error: &HandlerError, now: Timestamp) -> Failure {
     Failure::new(error.class(), error.code(), error.to_string(), now)
-}
-
-fn bug(panic: &(dyn Any + Send), now: Timestamp) -> Failure {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    Failure::new(ErrorClass::Bug, "panic", format!("a handler panicked: {text}"), now)
 }
 
 fn refusal(error: PublishError, now: Timestamp) -> Failure {

@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tracing::{debug, error, info, warn};
 
 use super::metric_definitions::{
-    ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, PROVIDER_REQUESTS, RETRIES, SETTLED,
+    ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, OFFSET_RESETS, PROVIDER_REQUESTS, RETRIES, SETTLED,
 };
 
 /// What happened, in words for people.
@@ -84,6 +84,12 @@ pub fn provider_answered(provider: &str, outcome: &'static str) {
 pub fn retry_scheduled(topic: &str, offset: i64, reason: &str, wait: Duration) {
     info!(topic, offset, reason, wait_ms = wait.as_millis() as u64, "record will be retried");
     note(NotableKind::Retry, || format!("record {topic}@{offset} again in {} ms: {reason}", wait.as_millis()));
+}
+
+/// The topic was created anew or cut: the group goes on from an offset before its position.
+pub fn offset_went_back(topic: &str, partition: i32, offset: i64) {
+    counter!(OFFSET_RESETS, "topic" => topic.to_owned()).increment(1);
+    error!(topic, partition, offset, "the offset went back: the topic was created anew or cut");
 }
 
 /// A dead letter is durable.

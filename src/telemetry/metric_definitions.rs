@@ -33,6 +33,9 @@ pub const ACTOR_RESTARTS: &str = "actor_restarts_total";
 /// Calls to providers, by outcome.
 pub const PROVIDER_REQUESTS: &str = "provider_requests_total";
 
+/// Offsets that went back or were out of range, by topic.
+pub const OFFSET_RESETS: &str = "kafka_offset_resets_total";
+
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -57,7 +60,7 @@ const fn define(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// All of them.
-pub const ALL: [Definition; 15] = [
+pub const ALL: [Definition; 16] = [
     define(CONSUMED, Kind::Counter, Unit::Count, "Records taken from Kafka"),
     define(LAG, Kind::Gauge, Unit::Count, "Records waiting: end offset less the settled position"),
     define(PROCESSING_ERRORS, Kind::Counter, Unit::Count, "Records that could not be processed, by error class"),
@@ -73,4 +76,5 @@ pub const ALL: [Definition; 15] = [
     define(BREAKER_STATE, Kind::Gauge, Unit::Count, "0 closed, 1 half-open, 2 open"),
     define(ACTOR_RESTARTS, Kind::Counter, Unit::Count, "Actors rebuilt by the supervisor"),
     define(PROVIDER_REQUESTS, Kind::Counter, Unit::Count, "Calls to providers, by outcome"),
+    define(OFFSET_RESETS, Kind::Counter, Unit::Count, "Positions that the topic no longer has"),
 ];

@@ -55,8 +55,10 @@ fn all_mistakes_of_a_configuration_are_listed_at_once() {
     let corner = Corner::new();
     let file = corner.file(
         "service.toml",
-        "[kafka]\nbrokrs = \"localhost:9092\"\nreplication_factor = \"three\"\n[database]\nurl = \"mysql://localhost/x\"\n\
-         [delivery.retry]\nschedule_ms = [0]\n[[delivery.providers]]\nchannel = \"fax\"\nkind = \"http\"\nurl = \"x\"\n",
+        "[kafka]\nbrokrs = \"localhost:9092\"\nreplication_factor = \"three\"\n\
+         [database]\nurl = \"mysql://localhost/x\"\n\
+         [delivery.retry]\nschedule_ms = [0]\n\
+         [[delivery.providers]]\nchannel = \"fax\"\nkind = \"http\"\nurl = \"x\"\n",
     );
     let keys = [
         "kafka.brokrs",
@@ -90,7 +92,8 @@ fn secrets_are_masked() {
     let corner = Corner::new();
     let file = corner.file(
         "service.toml",
-        "[kafka.properties]\n\"sasl.password\" = \"hunter2\"\n[[delivery.providers]]\nname = \"hook\"\nchannel = \"webhook\"\n\
+        "[kafka.properties]\n\"sasl.password\" = \"hunter2\"\n\
+         [[delivery.providers]]\nname = \"hook\"\nchannel = \"webhook\"\n\
          kind = \"http\"\nurl = \"https://user:hunter2@hooks.example/x\"\nsecret = \"hunter2\"\n",
     );
     let show = corner.command(&["config", "show", "--config", &file]);

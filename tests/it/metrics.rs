@@ -30,9 +30,11 @@ fn every_metric_is_exposed_from_the_start() {
     let mut service = Service::spawn(serve);
     service.wait_until_ready();
     let metrics = service.metrics();
+    let missing: Vec<&str> =
+        METRICS.map(|(metric, _)| metric).into_iter().filter(|m| metrics.series(m).is_empty()).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "not exposed from the start");
     for (metric, labels) in METRICS {
         let series = metrics.series(metric);
-        assert!(!series.is_empty(), "{metric} is not exposed");
         let has = |label: &str| series.iter().all(|sample| sample.labels.contains_key(label));
         assert!(labels.iter().all(|label| has(label)), "{metric} has the labels {labels:?}: {series:?}");
     }

@@ -206,7 +206,6 @@ impl Probe for KafkaAdmin {
     }
 }
 
-
 #[async_trait]
 impl ClusterView for KafkaAdmin {
     async fn offsets(&self, topic: &str, partitions: i32, deadline: Duration) -> Result<Vec<(i64, i64)>, String> {

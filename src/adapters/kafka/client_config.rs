@@ -108,6 +108,8 @@ impl ClientSettings {
         config.set("queue.buffering.max.kbytes", "65536");
         config.set("linger.ms", "2");
         config.set("compression.type", "lz4");
+        // A broker that refuses one record as too large refuses its whole batch: keep the company small.
+        config.set("batch.size", "262144");
         self.apply(&mut config, |name| !CONSUMER_ONLY.contains(&name));
         config.set("enable.idempotence", "true");
         config.set("acks", "all");
@@ -120,7 +122,9 @@ impl ClientSettings {
         config.set("partition.assignment.strategy", "cooperative-sticky");
         config.set("auto.commit.interval.ms", "1000");
         config.set("auto.offset.reset", auto_offset_reset);
-        config.set("session.timeout.ms", "30000");
+        // A member that the broker's restart left behind blocks the next rebalance until its session is over: this
+        // bounds how long a group stands still after an outage that was longer than the session.
+        config.set("session.timeout.ms", "10000");
         // Bounds what librdkafka fetches ahead, per client: the rest waits in the broker.
         config.set("queued.max.messages.kbytes", "16384");
         config.set("fetch.wait.max.ms", "100");
@@ -152,6 +156,8 @@ impl ClientSettings {
         config.set("reconnect.backoff.ms", "100");
         config.set("reconnect.backoff.max.ms", "2000");
         config.set("socket.keepalive.enable", "true");
+        // A connection that died in silence is given up after this time, not after a minute.
+        config.set("socket.timeout.ms", "10000");
         config.set_log_level(RDKafkaLogLevel::Warning);
         config
     }
@@ -179,7 +185,8 @@ mod tests {
 
     #[test]
     fn safety_critical_properties_cannot_be_overridden() {
-        let settings = settings(&[("acks", "0"), ("enable.idempotence", "false"), ("enable.auto.offset.store", "true")]);
+        let settings =
+            settings(&[("acks", "0"), ("enable.idempotence", "false"), ("enable.auto.offset.store", "true")]);
         assert_eq!(settings.producer().get("acks"), Some("all"));
         assert_eq!(settings.producer().get("enable.idempotence"), Some("true"));
         assert_eq!(settings.consumer("g", "earliest").get("enable.auto.offset.store"), Some("false"));

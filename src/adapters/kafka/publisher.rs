@@ -160,7 +160,8 @@ async fn enqueue(
 ) -> Result<(), KafkaError> {
     loop {
         let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
-        let mut native = BaseRecord::with_opaque_to(&record.topic, delivery).payload(&record.value).headers(headers(record));
+        let mut native =
+            BaseRecord::with_opaque_to(&record.topic, delivery).payload(&record.value).headers(headers(record));
         if let Some(key) = &record.key {
             native = native.key(&**key);
         }

@@ -22,12 +22,18 @@ use crate::ports::source::{EventSource, PauseReason, Settled, SourceEnded, Sourc
 
 /// How long one poll waits for a record: the latency of pauses and of the end.
 const POLL: Duration = Duration::from_millis(50);
+/// A batch is handed over when it holds so many bytes, however few records they are.
+const BATCH_BYTES: usize = 4 << 20;
+/// Between two looks for room in the queue.
+const FULL_QUEUE_WAIT: Duration = Duration::from_millis(2);
 /// Batches between the poll thread and the group's loop.
 const QUEUED_BATCHES: usize = 2;
 /// A full queue is waited for this long before the partitions are paused.
 const BACKPRESSURE_AFTER: Duration = Duration::from_millis(500);
 /// The question for committed offsets is given up after this time.
 const COMMITTED_DEADLINE: Duration = Duration::from_secs(2);
+/// Without an answer it is asked again after this time.
+const COMMITTED_AGAIN: Duration = Duration::from_secs(5);
 /// The same complaint of librdkafka is logged this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -82,6 +88,7 @@ impl KafkaSource {
             assignments: Assignments::default(),
             complained: None,
             committed_version: 0,
+            committed_asked: None,
         };
         thread::Builder::new()
             .name(format!("poll-{}", poller.settings.topics.first().map_or("", |t| t)))
@@ -167,6 +174,7 @@ struct Poller {
     complained: Option<(String, Instant)>,
     /// The rebalance after which committed offsets were last asked for.
     committed_version: u64,
+    committed_asked: Option<Instant>,
 }
 
 /// The assignment numbers looked up since the last rebalance.
@@ -178,13 +186,20 @@ struct Assignments {
 
 impl Poller {
     fn run(mut self) {
-        let mut paused = false;
+        let mut applied = (false, 0);
         let mut waiting: Option<(Vec<Record>, Instant)> = None;
         while !self.stop.load(Ordering::Acquire) {
             store(&self.consumer, self.tracker.unstored());
             self.learn_committed();
-            paused = self.apply_pause(paused);
-            let polled = match self.poll(waiting.is_some()) {
+            applied = self.apply_pause(applied);
+            // A batch that waits for room is a short pause in taking; a long one pauses the partitions, and then
+            // polling brings no records but keeps the membership.
+            if waiting.is_some() && !applied.0 {
+                thread::sleep(FULL_QUEUE_WAIT);
+                waiting = self.hand_over(waiting, Vec::new());
+                continue;
+            }
+            let polled = match self.poll() {
                 Ok(records) => records,
                 Err(ended) => {
                     // Whoever waits for records learns why there will be no more; the supervisor builds a new source.
@@ -197,13 +212,11 @@ impl Poller {
         self.close();
     }
 
-    /// Polls until there is nothing more to be had at once. While a batch waits for room, this only keeps the
-    /// membership alive.
-    fn poll(&mut self, full: bool) -> Result<Vec<Record>, SourceEnded> {
-        let mut records = Vec::new();
-        let mut patience = if full { Duration::from_millis(5) } else { POLL };
-        while records.len() < self.settings.batch {
-            // An own reference to the consumer would do; the message borrows it only until it is copied.
+    /// Polls until there is nothing more to be had at once, or a batch is full.
+    fn poll(&mut self) -> Result<Vec<Record>, SourceEnded> {
+        let mut records: Vec<Record> = Vec::new();
+        let (mut patience, mut bytes) = (POLL, 0);
+        while records.len() < self.settings.batch && bytes < BATCH_BYTES {
             let record = match self.consumer.poll(patience) {
                 None => break,
                 Some(Ok(message)) => {
@@ -218,11 +231,9 @@ impl Poller {
                     None
                 }
             };
+            bytes += record.as_ref().map_or(0, Record::size);
             records.extend(record);
             patience = Duration::ZERO;
-            if full {
-                break;
-            }
         }
         Ok(records)
     }
@@ -253,13 +264,14 @@ impl Poller {
         }
     }
 
-    fn apply_pause(&self, applied: bool) -> bool {
-        let wanted = self.tracker.is_paused();
+    /// Reconciles what librdkafka does with what is wanted, after every change and every rebalance.
+    fn apply_pause(&self, applied: (bool, u64)) -> (bool, u64) {
+        let wanted = (self.tracker.is_paused(), self.tracker.version());
         if wanted == applied {
             return applied;
         }
         let change = self.consumer.assignment().and_then(|partitions| {
-            if wanted { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) }
+            if wanted.0 { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) }
         });
         match change {
             Ok(()) => wanted,
@@ -276,10 +288,13 @@ impl Poller {
         if self.committed_version == version {
             return;
         }
-        // Bounded, and asked again after the next rebalance only: without an answer the lag counts from the start.
-        self.committed_version = version;
+        if self.committed_asked.is_some_and(|asked| asked.elapsed() < COMMITTED_AGAIN) {
+            return;
+        }
+        self.committed_asked = Some(Instant::now());
         match self.consumer.committed(COMMITTED_DEADLINE) {
             Ok(list) => {
+                self.committed_version = version;
                 for element in list.elements() {
                     if let Offset::Offset(offset) = element.offset() {
                         self.tracker.set_committed(&(Arc::from(element.topic()), element.partition()), offset);
@@ -293,6 +308,8 @@ impl Poller {
     /// Commits what is settled and leaves the group. Blocks while the broker is away, which harms nobody here.
     fn close(self) {
         store(&self.consumer, self.tracker.unstored());
+        // What is still in hand will not be finished: the revoke on closing must not wait for it.
+        self.tracker.close();
         drop(self.consumer);
     }
 }

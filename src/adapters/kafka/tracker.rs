@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::consume::watermark::Watermark;
 use crate::domain::record::Record;
 use crate::ports::source::{PartitionStatus, PauseReason, Settled, SourceStatus};
+use crate::telemetry::events;
 
 /// A partition by its topic and number.
 pub type Partition = (Arc<str>, i32);
@@ -24,12 +25,27 @@ struct Assigned {
     revoking: bool,
 }
 
+impl Assigned {
+    /// Takes a record into hand. Within an assignment offsets ascend; one that went back means that the topic was
+    /// created anew or cut, and then following the old position would drop everything before it silently.
+    fn begin(&mut self, record: &Record) -> bool {
+        if !self.watermark.take(record.at.offset) {
+            events::offset_went_back(&record.at.topic, record.at.partition, record.at.offset);
+            self.watermark = Watermark::default();
+            self.stored = None;
+            self.watermark.take(record.at.offset);
+        }
+        true
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     partitions: HashMap<Partition, Assigned>,
     assignments: u64,
     paused: BTreeSet<PauseReason>,
     lost: u64,
+    closing: bool,
 }
 
 /// See the module.
@@ -46,8 +62,13 @@ impl Tracker {
     pub fn assign(&self, partition: Partition) {
         let mut inner = self.lock();
         inner.assignments += 1;
-        let assigned =
-            Assigned { assignment: inner.assignments, watermark: Watermark::default(), stored: None, committed: None, revoking: false };
+        let assigned = Assigned {
+            assignment: inner.assignments,
+            watermark: Watermark::default(),
+            stored: None,
+            committed: None,
+            revoking: false,
+        };
         inner.partitions.insert(partition, assigned);
         self.version.fetch_add(1, Ordering::Release);
     }
@@ -78,9 +99,7 @@ impl Tracker {
             .filter(|record| {
                 let partition = (Arc::clone(&record.at.topic), record.at.partition);
                 inner.partitions.get_mut(&partition).is_some_and(|assigned| {
-                    assigned.assignment == record.assignment
-                        && !assigned.revoking
-                        && assigned.watermark.take(record.at.offset)
+                    assigned.assignment == record.assignment && !assigned.revoking && assigned.begin(record)
                 })
             })
             .collect()
@@ -117,17 +136,16 @@ impl Tracker {
 
     /// Stops new work on partitions, waits a bounded time for what is in hand, and returns how far each is settled.
     pub fn revoke(&self, partitions: &[Partition], patience: Duration) -> Vec<(Partition, i64)> {
-        let deadline = Instant::now() + patience;
         let mut inner = self.lock();
+        let deadline = Instant::now() + if inner.closing { Duration::ZERO } else { patience };
         self.version.fetch_add(1, Ordering::Release);
         for partition in partitions {
             if let Some(assigned) = inner.partitions.get_mut(partition) {
                 assigned.revoking = true;
             }
         }
-        let busy = |inner: &Inner| {
-            partitions.iter().any(|p| inner.partitions.get(p).is_some_and(|a| !a.watermark.is_idle()))
-        };
+        let busy =
+            |inner: &Inner| partitions.iter().any(|p| inner.partitions.get(p).is_some_and(|a| !a.watermark.is_idle()));
         while busy(&inner) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -142,6 +160,11 @@ impl Tracker {
                 Some((partition.clone(), assigned.watermark.position()?))
             })
             .collect()
+    }
+
+    /// The consumer is being closed: nobody will finish what is in hand.
+    pub fn close(&self) {
+        self.lock().closing = true;
     }
 
     /// The partitions are someone else's already: nothing of them is stored any more.

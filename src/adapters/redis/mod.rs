@@ -23,9 +23,8 @@ impl RedisProbe {
 #[async_trait]
 impl Probe for RedisProbe {
     async fn check(&self, deadline: Duration) -> Result<(), String> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(deadline))
-            .set_response_timeout(Some(deadline));
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(Some(deadline));
         let ask = async {
             let mut connection = self.0.get_multiplexed_async_connection_with_config(&config).await?;
             redis::cmd("PING").exec_async(&mut connection).await

@@ -10,6 +10,7 @@ use sqlx::{Row as _, query};
 
 use super::database::{Database, bounded, sql};
 use super::insert::text;
+use super::ledger::id_rows;
 use super::rows::millis;
 use crate::domain::envelope::to_json;
 use crate::domain::recipient::Recipient;
@@ -43,7 +44,7 @@ pub(super) async fn attach(database: &Database, claimed: &mut [Claimed]) -> Resu
     if wanted.is_empty() {
         return Ok(());
     }
-    let ids: Vec<HashMap<&str, &str>> = wanted.into_iter().map(|id| HashMap::from([("id", id)])).collect();
+    let ids = id_rows(wanted.into_iter());
     let statement = format!(
         "SELECT c.id AS id, c.email AS email, c.phone AS phone, c.locale AS locale, c.time_zone AS time_zone,
                 c.version AS version
@@ -51,7 +52,7 @@ pub(super) async fn attach(database: &Database, claimed: &mut [Claimed]) -> Resu
         database.dialect.rows(&[("id", "text")])
     );
     let known: HashMap<String, (Recipient, i64)> = bounded(async {
-        let rows = query(sql(statement)).bind(text(to_json(&ids))).fetch_all(&database.read).await?;
+        let rows = query(sql(statement)).bind(ids).fetch_all(&database.read).await?;
         rows.iter().map(|row| Ok((row.try_get("id")?, (recipient(row)?, row.try_get("version")?)))).collect()
     })
     .await?;

@@ -62,9 +62,7 @@ impl Database {
             .disable_statement_logging();
         let pool = |size: u32| {
             let setup = match dialect {
-                Dialect::Sqlite => {
-                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;"
-                }
+                Dialect::Sqlite => "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;",
                 Dialect::Postgres => "SET statement_timeout = '15s'; SET application_name = 'notification-service';",
             };
             AnyPoolOptions::new()
@@ -82,8 +80,7 @@ impl Database {
                 (pool.clone(), pool)
             }
         };
-        let database =
-            Self { dialect, read, write, work: watch::Sender::new(0), outbox_added: watch::Sender::new(0) };
+        let database = Self { dialect, read, write, work: watch::Sender::new(0), outbox_added: watch::Sender::new(0) };
         database.migrate().await?;
         Ok(database)
     }
@@ -95,7 +92,9 @@ impl Database {
         };
         match tokio::time::timeout(OPERATION_DEADLINE * 3, migrator.run(&self.write)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) => Err(self.cannot_open(&error)),
+            Ok(Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) => {
+                Err(self.cannot_open(&error))
+            }
             Ok(Err(error)) => Err(DatabaseError::Unusable(format!("migrations: {error}"))),
             Err(_) => Err(DatabaseError::Unreachable("migrations take too long".to_owned())),
         }
@@ -130,12 +129,14 @@ pub(super) async fn bounded<T>(operation: impl Future<Output = Result<T, sqlx::E
     }
 }
 
-/// Content that the database refuses (SQLSTATE classes 22 and 23) will be refused for ever; anything else may pass.
+/// Content that the database refuses (SQLSTATE classes 22, 23 and 54: data, constraints, limits) will be refused for
+/// ever; anything else may pass.
 fn classify(error: &sqlx::Error) -> LedgerError {
     let refused = matches!(error, sqlx::Error::Encode(_))
-        || error.as_database_error().and_then(|e| e.code()).is_some_and(|code| {
-            code.len() == 5 && (code.starts_with("22") || code.starts_with("23"))
-        });
+        || error
+            .as_database_error()
+            .and_then(|e| e.code())
+            .is_some_and(|code| code.len() == 5 && ["22", "23", "54"].iter().any(|class| code.starts_with(class)));
     if refused { LedgerError::Rejected(error.to_string()) } else { LedgerError::Unavailable(error.to_string()) }
 }
 

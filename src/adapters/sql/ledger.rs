@@ -29,6 +29,12 @@ struct StartRow<'a> {
     started_at: i64,
 }
 
+/// Ids as the JSON of one-column rows.
+pub(super) fn id_rows<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let rows: Vec<HashMap<&str, &str>> = ids.map(|id| HashMap::from([("id", id)])).collect();
+    text(to_json(&rows))
+}
+
 /// In the order in which they are due.
 fn in_order(rows: &[AnyRow]) -> Result<Vec<Claimed>, sqlx::Error> {
     let mut all = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
@@ -51,11 +57,12 @@ impl NotificationLedger for Database {
 
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
         let statement = format!(
-            "UPDATE notifications SET state = 'sending', lease_owner = $1, lease_until = $2
-             WHERE seq IN (
-                 SELECT seq FROM notifications
+            "WITH due AS MATERIALIZED (
+                 SELECT seq AS due_seq FROM notifications
                  WHERE channel = $3 AND lane = $4 AND state IN ('pending', 'retrying') AND next_attempt_at <= $5
                  ORDER BY next_attempt_at, seq LIMIT $6 {})
+             UPDATE notifications SET state = 'sending', lease_owner = $1, lease_until = $2
+             WHERE seq IN (SELECT due_seq FROM due)
              RETURNING {CLAIM_COLUMNS}",
             self.dialect.skip_locked()
         );
@@ -112,10 +119,20 @@ impl NotificationLedger for Database {
         settle(self, settlements).await
     }
 
-    async fn renew(&self, owner: &str, until: Timestamp) -> Result<u64, LedgerError> {
-        let statement = "UPDATE notifications SET lease_until = $1 WHERE lease_owner = $2 AND state = 'sending'";
+    async fn renew(&self, owner: &str, ids: &[String], until: Timestamp) -> Result<u64, LedgerError> {
+        let statement = format!(
+            "UPDATE notifications SET lease_until = $2
+             FROM {} WHERE notifications.id = r.id AND notifications.lease_owner = $3
+                       AND notifications.state = 'sending'",
+            self.dialect.rows(&[("id", "text")])
+        );
         bounded(async {
-            let result = query(statement).bind(millis(until)).bind(owner.to_owned()).execute(&self.write).await?;
+            let result = query(sql(statement))
+                .bind(id_rows(ids.iter().map(String::as_str)))
+                .bind(millis(until))
+                .bind(owner.to_owned())
+                .execute(&self.write)
+                .await?;
             Ok(result.rows_affected())
         })
         .await
@@ -130,19 +147,25 @@ impl NotificationLedger for Database {
         limit: usize,
     ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
         let take = format!(
-            "UPDATE notifications SET lease_owner = $1, lease_until = $2,
+            "WITH expired AS MATERIALIZED (
+                 SELECT seq AS expired_seq FROM notifications
+                 WHERE state = 'sending' AND lease_until < $3 AND channel = $5
+                 ORDER BY lease_until LIMIT $4 {})
+             UPDATE notifications SET lease_owner = $1, lease_until = $2,
+                 interrupted = COALESCE((SELECT MAX(provider) FROM notification_attempts a
+                                         WHERE a.notification_id = notifications.id AND a.outcome IS NULL),
+                                        interrupted),
+                 unknowns = unknowns + (SELECT COUNT(*) FROM notification_attempts a
+                                        WHERE a.notification_id = notifications.id AND a.outcome IS NULL),
                  attempts = COALESCE((SELECT MAX(number) FROM notification_attempts a
                                       WHERE a.notification_id = notifications.id), attempts)
-             WHERE seq IN (SELECT seq FROM notifications
-                           WHERE state = 'sending' AND lease_until < $3 AND channel = $5
-                           ORDER BY lease_until LIMIT $4 {})
-             RETURNING {CLAIM_COLUMNS}",
+             WHERE seq IN (SELECT expired_seq FROM expired)
+             RETURNING {CLAIM_COLUMNS}, interrupted",
             self.dialect.skip_locked()
         );
         let interrupt = format!(
             "UPDATE notification_attempts SET outcome = 'unknown', error = 'the process ended before the answer'
-             FROM {} WHERE notification_attempts.notification_id = r.id AND notification_attempts.outcome IS NULL
-             RETURNING notification_attempts.notification_id AS id, notification_attempts.provider AS provider",
+             FROM {} WHERE notification_attempts.notification_id = r.id AND notification_attempts.outcome IS NULL",
             self.dialect.rows(&[("id", "text")])
         );
         bounded(async {
@@ -155,19 +178,21 @@ impl NotificationLedger for Database {
                 .bind(channel.as_str())
                 .fetch_all(&mut *tx)
                 .await?;
-            let taken = in_order(&rows)?;
-            let ids: Vec<HashMap<&str, &str>> = taken.iter().map(|c| HashMap::from([("id", c.id.as_str())])).collect();
             let mut interrupted: HashMap<String, String> = HashMap::new();
-            if !taken.is_empty() {
-                for row in query(sql(interrupt)).bind(text(to_json(&ids))).fetch_all(&mut *tx).await? {
-                    interrupted.insert(row.try_get("id")?, row.try_get("provider")?);
+            for row in &rows {
+                if let Some(provider) = row.try_get::<Option<String>, _>("interrupted")? {
+                    interrupted.insert(row.try_get("id")?, provider);
                 }
+            }
+            let taken = in_order(&rows)?;
+            let ids = id_rows(taken.iter().map(|c| c.id.as_str()));
+            if !taken.is_empty() {
+                query(sql(interrupt)).bind(ids).execute(&mut *tx).await?;
             }
             tx.commit().await?;
             let mut all = Vec::with_capacity(taken.len());
-            for mut claimed in taken {
+            for claimed in taken {
                 let provider = interrupted.remove(&claimed.id);
-                claimed.unknowns += u32::from(provider.is_some());
                 all.push((claimed, provider));
             }
             Ok(all)
@@ -177,10 +202,9 @@ impl NotificationLedger for Database {
 
     async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError> {
         let statement = "UPDATE notifications SET lane = 0
-             WHERE channel = $1 AND lane >= $2 AND state IN ('pending', 'retrying')";
+             WHERE channel = $1 AND lane >= $2 AND state NOT IN ('sent', 'failed')";
         bounded(async {
-            let result =
-                query(statement).bind(channel.as_str()).bind(i64::from(lanes)).execute(&self.write).await?;
+            let result = query(statement).bind(channel.as_str()).bind(i64::from(lanes)).execute(&self.write).await?;
             Ok(result.rows_affected())
         })
         .await
@@ -205,21 +229,17 @@ impl NotificationLedger for Database {
     }
 
     async fn caused_by(&self, events: &[String]) -> Result<Vec<Brief>, LedgerError> {
-        let events: Vec<HashMap<&str, &str>> = events.iter().map(|id| HashMap::from([("id", id.as_str())])).collect();
+        let events = id_rows(events.iter().map(String::as_str));
         let statement = format!(
             "SELECT n.id AS id, n.causation_id AS causation_id, n.state AS state
              FROM {} JOIN notifications n ON n.causation_id = r.id",
             self.dialect.rows(&[("id", "text")])
         );
         bounded(async {
-            let rows = query(sql(statement)).bind(text(to_json(&events))).fetch_all(&self.read).await?;
+            let rows = query(sql(statement)).bind(events).fetch_all(&self.read).await?;
             rows.iter()
                 .map(|row| {
-                    Ok(Brief {
-                        id: row.try_get("id")?,
-                        causation_id: row.try_get("causation_id")?,
-                        state: state(row)?,
-                    })
+                    Ok(Brief { id: row.try_get("id")?, causation_id: row.try_get("causation_id")?, state: state(row)? })
                 })
                 .collect()
         })

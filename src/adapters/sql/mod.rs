@@ -12,5 +12,4 @@ mod parked;
 mod rows;
 mod settle;
 
-
 pub use database::{Database, DatabaseError};

@@ -22,18 +22,15 @@ struct IdRow {
 impl Outbox for Database {
     async fn reserve(&self, now_ms: i64, until_ms: i64, limit: usize) -> Result<Vec<Waiting>, LedgerError> {
         let statement = format!(
-            "UPDATE outbox SET reserved_until = $1
-             WHERE id IN (SELECT id FROM outbox WHERE reserved_until <= $2 ORDER BY id LIMIT $3 {})
+            "WITH oldest AS MATERIALIZED (
+                 SELECT id AS oldest_id FROM outbox WHERE reserved_until <= $2 ORDER BY id LIMIT $3 {})
+             UPDATE outbox SET reserved_until = $1 WHERE id IN (SELECT oldest_id FROM oldest)
              RETURNING id, kind, key, body, headers",
             self.dialect.skip_locked()
         );
         bounded(async {
-            let rows = query(sql(statement))
-                .bind(until_ms)
-                .bind(now_ms)
-                .bind(limit as i64)
-                .fetch_all(&self.write)
-                .await?;
+            let rows =
+                query(sql(statement)).bind(until_ms).bind(now_ms).bind(limit as i64).fetch_all(&self.write).await?;
             let mut waiting = rows
                 .iter()
                 .map(|row| {
@@ -56,10 +53,8 @@ impl Outbox for Database {
 
     async fn remove(&self, ids: &[i64]) -> Result<(), LedgerError> {
         let rows: Vec<IdRow> = ids.iter().map(|id| IdRow { id: *id }).collect();
-        let statement = format!(
-            "DELETE FROM outbox WHERE id IN (SELECT r.id FROM {})",
-            self.dialect.rows(&[("id", "bigint")])
-        );
+        let statement =
+            format!("DELETE FROM outbox WHERE id IN (SELECT r.id FROM {})", self.dialect.rows(&[("id", "bigint")]));
         bounded(async {
             query(sql(statement)).bind(text(to_json(&rows))).execute(&self.write).await?;
             Ok(())

@@ -124,7 +124,7 @@ impl Statements {
                      attempts = COALESCE(r.attempts, notifications.attempts), unknowns = r.unknowns,
                      first_failure_at = COALESCE(notifications.first_failure_at, r.failed_at),
                      receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
-                     lease_owner = NULL, lease_until = NULL
+                     lease_owner = NULL, lease_until = NULL, interrupted = NULL
                  FROM {} WHERE notifications.id = r.id AND notifications.state = 'sending'
                            AND notifications.lease_owner = r.owner
                  RETURNING notifications.id AS id",
@@ -169,8 +169,12 @@ async fn write(database: &Database, settlements: &[Settlement], sqls: &Statement
     if !awaiting.is_empty() {
         query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
     }
+    let rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
+    let settled = query(sql(sqls.notifications.clone())).bind(text(to_json(&rows))).fetch_all(&mut *tx).await?;
+    let settled = settled.iter().map(|row| row.try_get("id")).collect::<Result<HashSet<String>, _>>()?;
     let attempts: Vec<AttemptRow<'_>> = settlements
         .iter()
+        .filter(|s| settled.contains(&s.id))
         .filter_map(|s| {
             let a = s.attempt.as_ref()?;
             Some(AttemptRow {
@@ -186,9 +190,6 @@ async fn write(database: &Database, settlements: &[Settlement], sqls: &Statement
     if !attempts.is_empty() {
         query(sql(sqls.attempts.clone())).bind(text(to_json(&attempts))).execute(&mut *tx).await?;
     }
-    let rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
-    let settled = query(sql(sqls.notifications.clone())).bind(text(to_json(&rows))).fetch_all(&mut *tx).await?;
-    let settled = settled.iter().map(|row| row.try_get("id")).collect::<Result<HashSet<String>, _>>()?;
     // Only the owner publishes: a notification that was taken over belongs to somebody else's story now.
     let outbox: Vec<OutboxRow<'_>> = settlements
         .iter()
@@ -206,6 +207,7 @@ async fn write(database: &Database, settlements: &[Settlement], sqls: &Statement
     }
     if !awaiting.is_empty() {
         let now = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
+        let awaiting: Vec<&AwaitingRow<'_>> = awaiting.iter().filter(|a| settled.contains(a.id)).collect();
         query(sql(sqls.recheck.clone())).bind(text(to_json(&awaiting))).bind(now).execute(&mut *tx).await?;
     }
     tx.commit().await?;

@@ -42,12 +42,7 @@ impl Screen {
     pub fn progress(&self, account: &Account) {
         self.bar.set_message(format!(
             "{} events fed: {} delivered, {} skipped, {} waiting, {} dead-lettered, {} on their way",
-            account.events,
-            account.delivered,
-            account.skipped,
-            account.waiting,
-            account.dead_lettered,
-            account.open
+            account.events, account.delivered, account.skipped, account.waiting, account.dead_lettered, account.open
         ));
     }
 

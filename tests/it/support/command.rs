@@ -108,13 +108,13 @@ impl Finished {
             let beside = [words.get(at + 1), at.checked_sub(1).and_then(|before| words.get(before))];
             beside.into_iter().flatten().find_map(|word| word.parse().ok())
         });
-        found.unwrap_or_else(|| panic!("no count of `{label}` in:\n{}", self.stdout))
+        found.unwrap_or_else(|| panic!("no count of `{label}` in:\n{}", self.output()))
     }
 
     /// The standard output as one JSON object.
     #[track_caller]
     pub fn json_object(&self) -> serde_json::Map<String, serde_json::Value> {
-        serde_json::from_str(self.stdout.trim()).unwrap_or_else(|e| panic!("no JSON object ({e}):\n{}", self.stdout))
+        serde_json::from_str(self.stdout.trim()).unwrap_or_else(|e| panic!("no JSON object ({e}):\n{}", self.output()))
     }
 }
 

@@ -7,6 +7,7 @@ on_both_databases! {
     an_entry_wakes_what_waits_for_it_and_nothing_else,
     an_entry_learnt_between_claim_and_settlement_ends_the_wait_at_once,
     an_entry_without_the_address_that_nobody_changed_keeps_it_waiting,
+    a_former_owner_that_saw_an_older_entry_does_not_end_the_wait,
     what_is_learnt_adds_up,
     entries_for_the_same_recipient_in_one_call_add_up_in_order,
     learning_and_waiting_at_once_never_misses_each_other,
@@ -65,6 +66,20 @@ async fn an_entry_without_the_address_that_nobody_changed_keeps_it_waiting(db: &
     db.learn(vec![with_email("customer-1", "one@example.com")]).await.expect("learns");
     let contact = claim_one(db, "o", 0).await.contact.expect("a contact");
     assert_eq!((contact.email.as_deref(), contact.locale.as_deref()), (Some("one@example.com"), Some("de")));
+}
+
+async fn a_former_owner_that_saw_an_older_entry_does_not_end_the_wait(db: &Fresh) {
+    insert(db, &["n"]).await;
+    let seen_before = claim_one(db, "former", 0).await;
+    db.learn(vec![Recipient { id: "customer-1".into(), locale: Some("de".into()), ..Recipient::default() }])
+        .await
+        .expect("learns");
+    let taken = take_over(db, "o", LEASE + 1).await;
+    assert!(settle(db, settlement(&taken[0].0, "o", State::Pending, 0)).await);
+    let claimed = claim_one(db, "o", 0).await;
+    assert!(settle(db, settlement(&claimed, "o", State::AwaitingContact, 0)).await);
+    assert!(!settle(db, settlement(&seen_before, "former", State::AwaitingContact, 0)).await);
+    assert_eq!(state(db, "n").await, "awaiting_contact");
 }
 
 async fn what_is_learnt_adds_up(db: &Fresh) {

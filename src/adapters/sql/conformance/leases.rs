@@ -83,11 +83,13 @@ async fn a_renewed_lease_holds(db: &Fresh) {
     insert(db, &["a", "b", "c"]).await;
     assert_eq!(claim(db, "o", 0, 2).await.len(), 2);
     assert_eq!(claim(db, "p", 0, 1).await.len(), 1);
-    assert_eq!(db.renew("o", at(10 * LEASE)).await.expect("renews"), 2);
-    assert_eq!(db.renew("nobody", at(10 * LEASE)).await.expect("renews"), 0);
+    let all = ["a", "b", "c"].map(str::to_owned);
+    assert_eq!(db.renew("o", &all[..1], at(10 * LEASE)).await.expect("renews"), 1, "only what is named");
+    assert_eq!(db.renew("o", &all, at(10 * LEASE)).await.expect("renews"), 2, "only what it holds");
+    assert_eq!(db.renew("nobody", &all, at(10 * LEASE)).await.expect("renews"), 0);
     let taken = take_over(db, "heir", 5 * LEASE).await;
     assert_eq!(set_of(taken.iter().map(|(c, _)| c)), BTreeSet::from(["c"]));
-    assert_eq!(db.renew("p", at(20 * LEASE)).await.expect("renews"), 0, "it holds nothing any more");
+    assert_eq!(db.renew("p", &all, at(20 * LEASE)).await.expect("renews"), 0, "it holds nothing any more");
     assert_eq!(take_over(db, "heir", 10 * LEASE + 1).await.len(), 3);
 }
 

@@ -83,13 +83,15 @@ async fn no_notification_is_claimed_twice(db: &Fresh) {
         let (database, barrier) = (if n % 2 == 0 { db.database.clone() } else { other.clone() }, Arc::clone(&barrier));
         tokio::spawn(async move {
             barrier.wait().await;
-            let mut mine = Vec::new();
+            let mut mine = BTreeSet::new();
             loop {
                 let claimed = claim(&database, &n.to_string(), 100, 10).await;
                 if claimed.is_empty() {
                     return mine;
                 }
-                mine.extend(claimed.into_iter().map(|c| c.id));
+                for claimed in claimed {
+                    assert!(mine.insert(claimed.id), "claimed twice");
+                }
             }
         })
     });

@@ -203,6 +203,7 @@ impl Model<'_> {
     }
 
     async fn renew(&mut self, by: usize) -> TestCaseResult {
+        let all: Vec<String> = (0..NOTIFICATIONS).map(|n| n.to_string()).collect();
         let mut held = 0;
         for place in &mut self.places {
             if let Place::Held { owner, until, .. } = place
@@ -211,7 +212,7 @@ impl Model<'_> {
                 (held, *until) = (held + 1, self.now + LEASE);
             }
         }
-        prop_assert_eq!(self.db.renew(OWNERS[by], at(self.now + LEASE)).await.expect("renews"), held);
+        prop_assert_eq!(self.db.renew(OWNERS[by], &all, at(self.now + LEASE)).await.expect("renews"), held);
         Ok(())
     }
 
