@@ -165,17 +165,18 @@ impl Templates {
         let render = || self.environment.get_template(name)?.render(values);
         render().map_err(|error: minijinja::Error| {
             let code = if error.kind() == ErrorKind::UndefinedError { "missing_variable" } else { "template_failed" };
-            let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
-            let variable = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-            let at = error.range().and_then(|range| self.source_at(name, range)).unwrap_or_default();
-            RenderError { code, reason: format!("template {name}{line}: {variable}{at}") }
+            let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+            let at = error.line().map_or_else(String::new, |line| {
+                format!(", line {line}{}", self.source_line(name, line).unwrap_or_default())
+            });
+            RenderError { code, reason: format!("template {name}{at}: {what}") }
         })
     }
 
-    /// The words of the template at fault: they name the variable.
-    fn source_at(&self, name: &str, range: std::ops::Range<usize>) -> Option<String> {
+    /// The line of the template at fault: it names the variable.
+    fn source_line(&self, name: &str, line: usize) -> Option<String> {
         let template = self.environment.get_template(name).ok()?;
-        template.source().get(range).map(|text| format!(" (`{}`)", text.trim()))
+        template.source().lines().nth(line.checked_sub(1)?).map(|text| format!(" (`{}`)", text.trim()))
     }
 }
 
@@ -266,7 +267,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = render("order_confirmation", Channel::Email, r#"{"orderId":"1"}"#).expect_err("no amount");
+        let error = render("order_confirmation", Channel::Email, r#"{"orderId":"1","orderDate":"2026-01-15"}"#)
+            .expect_err("no amount");
         assert_eq!(error.code, "missing_variable");
         assert!(error.reason.contains("order_confirmation") && error.reason.contains("amount"), "{}", error.reason);
         let error = render("no_such", Channel::Email, "{}").expect_err("no template");

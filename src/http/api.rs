@@ -12,26 +12,33 @@ use super::state::{RunningParts, SharedState};
 /// No answer of the API takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Why a request is not answered.
+type Refusal = (StatusCode, String);
+
 /// Refuses strangers and lets nobody in before the service runs.
-fn admit<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a RunningParts, HttpResponse> {
+fn admit<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a RunningParts, Refusal> {
     if !request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
         let detail = "authentication is not configured, so the API answers loopback clients only";
-        return Err(problem(StatusCode::FORBIDDEN, detail));
+        return Err((StatusCode::FORBIDDEN, detail.to_owned()));
     }
-    state.running.get().ok_or_else(|| problem(StatusCode::SERVICE_UNAVAILABLE, "the service is starting"))
+    state.running.get().ok_or_else(|| (StatusCode::SERVICE_UNAVAILABLE, "the service is starting".to_owned()))
+}
+
+fn refuse((status, detail): Refusal) -> HttpResponse {
+    problem(status, &detail)
 }
 
 /// Runs a question to the database where its connections live, within the deadline.
 async fn ask<T: Send + 'static>(
     state: &SharedState,
     question: impl Future<Output = Result<T, String>> + Send + 'static,
-) -> Result<T, HttpResponse> {
+) -> Result<T, Refusal> {
     let answer = tokio::time::timeout(DEADLINE, state.io.spawn(question)).await;
-    let unavailable = |detail: &str| problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    let unavailable = |detail: &str| (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned());
     match answer {
         Ok(Ok(Ok(value))) => Ok(value),
         Ok(Ok(Err(error))) => Err(unavailable(&error)),
-        Ok(Err(_)) => Err(problem(StatusCode::INTERNAL_SERVER_ERROR, "the question panicked")),
+        Ok(Err(_)) => Err((StatusCode::INTERNAL_SERVER_ERROR, "the question panicked".to_owned())),
         Err(_) => Err(unavailable("the database does not answer")),
     }
 }
@@ -42,20 +49,16 @@ pub async fn notification(
     id: web::Path<String>,
     state: web::Data<SharedState>,
 ) -> Result<HttpResponse, actix_web::Error> {
-    Ok(one_notification(&request, id.into_inner(), &state).await.unwrap_or_else(|refusal| refusal))
+    Ok(one_notification(&request, id.into_inner(), &state).await.unwrap_or_else(refuse))
 }
 
-async fn one_notification(
-    request: &HttpRequest,
-    id: String,
-    state: &SharedState,
-) -> Result<HttpResponse, HttpResponse> {
+async fn one_notification(request: &HttpRequest, id: String, state: &SharedState) -> Result<HttpResponse, Refusal> {
     let ledger = std::sync::Arc::clone(&admit(request, state)?.ledger);
     let wanted = id.clone();
     let found = ask(state, async move { ledger.notification(&wanted).await.map_err(|e| e.to_string()) }).await?;
     found
         .map(|view| HttpResponse::Ok().json(view))
-        .ok_or_else(|| problem(StatusCode::NOT_FOUND, &format!("there is no notification `{id}`")))
+        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no notification `{id}`")))
 }
 
 #[get("/api/v1/dead-letters/{id}/payload")]
@@ -64,23 +67,23 @@ pub async fn parked_payload(
     id: web::Path<String>,
     state: web::Data<SharedState>,
 ) -> Result<HttpResponse, actix_web::Error> {
-    Ok(one_payload(&request, id.into_inner(), &state).await.unwrap_or_else(|refusal| refusal))
+    Ok(one_payload(&request, id.into_inner(), &state).await.unwrap_or_else(refuse))
 }
 
-async fn one_payload(request: &HttpRequest, id: String, state: &SharedState) -> Result<HttpResponse, HttpResponse> {
+async fn one_payload(request: &HttpRequest, id: String, state: &SharedState) -> Result<HttpResponse, Refusal> {
     let payloads = std::sync::Arc::clone(&admit(request, state)?.payloads);
     let wanted = id.clone();
     let found = ask(state, async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) }).await?;
     found
         .map(|bytes| HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
-        .ok_or_else(|| problem(StatusCode::NOT_FOUND, &format!("no payload is parked under `{id}`")))
+        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("no payload is parked under `{id}`")))
 }
 
 #[get("/api/v1/system")]
 pub async fn system(request: HttpRequest, state: web::Data<SharedState>) -> HttpResponse {
     let running = match admit(&request, &state) {
         Ok(running) => running,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refuse(refusal),
     };
     let picture = state.picture.borrow().clone();
     let groups: Vec<_> = picture
