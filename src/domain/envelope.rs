@@ -227,7 +227,10 @@ pub struct MetadataOut<'a> {
 
 /// Writes JSON of a type that cannot fail to serialise (structs with string keys).
 pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_else(|e| unreachable!("a struct with string keys serialises: {e}"))
+    let mut json = Vec::with_capacity(640);
+    serde_json::to_writer(&mut json, value)
+        .unwrap_or_else(|e| unreachable!("a struct with string keys serialises: {e}"));
+    json
 }
 
 /// Parses JSON into an owned type, with errors as in [`Envelope::decode`].

@@ -12,7 +12,6 @@ use super::envelope::{Envelope, EnvelopeOut, MetadataOut, non_empty, to_json};
 use super::error::DecodeError;
 use super::events::VERSION;
 use super::ids::request_id;
-use super::time::format_utc;
 
 /// The `source` in everything that this service publishes.
 pub const SOURCE: &str = "notification-service";
@@ -51,15 +50,12 @@ pub struct PublishedRequest {
     pub id: uuid::Uuid,
     /// The envelope's text.
     pub json: Vec<u8>,
-    /// The envelope's timestamp.
-    pub timestamp: String,
 }
 
 impl Draft {
-    /// Puts the draft into its envelope.
-    pub fn into_request(&self, cause: &Envelope<'_>, now: Timestamp) -> PublishedRequest {
+    /// Puts the draft into its envelope, with this timestamp (RFC 3339, UTC).
+    pub fn to_request(&self, cause: &Envelope<'_>, timestamp: &str) -> PublishedRequest {
         let id = request_id(&cause.event_id, &self.template, self.channel, self.recipient.as_deref());
-        let timestamp = format_utc(now);
         let mut buffer = uuid::Uuid::encode_buffer();
         let event_id: &str = id.hyphenated().encode_lower(&mut buffer);
         let json = to_json(&EnvelopeOut {
@@ -67,7 +63,7 @@ impl Draft {
             event_type: NOTIFICATION_REQUESTED,
             aggregate_id: &self.aggregate_id,
             version: VERSION,
-            timestamp: &timestamp,
+            timestamp,
             data: RequestData {
                 r#type: self.channel,
                 recipient: self.recipient.as_deref(),
@@ -81,7 +77,7 @@ impl Draft {
                 caused_at: Some(&cause.timestamp),
             },
         });
-        PublishedRequest { id, json, timestamp }
+        PublishedRequest { id, json }
     }
 }
 
@@ -206,8 +202,7 @@ mod tests {
             recipient: Some("customer-789".into()),
             data: r#"{"orderId":"12345","amount":99.10}"#.into(),
         };
-        let now = crate::domain::time::parse_rfc3339("2026-02-01T00:00:00Z").expect("valid");
-        let request = draft.into_request(&envelope, now);
+        let request = draft.to_request(&envelope, "2026-02-01T00:00:00.000Z");
         let text = String::from_utf8(request.json).expect("utf8");
         let id = request.id;
         assert_eq!(

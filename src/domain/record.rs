@@ -15,6 +15,11 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Room for the headers of an ordinary event.
+    pub fn with_room() -> Self {
+        Self { bytes: Vec::with_capacity(256), spans: Vec::with_capacity(8) }
+    }
+
     /// Appends a header; `None` is Kafka's null value, which differs from an empty one.
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
         self.bytes.extend_from_slice(name.as_bytes());

@@ -3,19 +3,19 @@
 use serde::Serialize;
 
 /// A JSON object under construction. Numbers are written as they came, strings are escaped anew.
-pub struct DataObject(String);
+pub struct DataObject(Vec<u8>);
 
 impl DataObject {
     pub fn new() -> Self {
-        Self(String::with_capacity(160))
+        Self(Vec::with_capacity(256))
     }
 
     /// Appends a field.
     pub fn with<T: Serialize>(mut self, name: &str, value: &T) -> Self {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        push_json(&mut self.0, name);
-        self.0.push(':');
-        push_json(&mut self.0, value);
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        self.push_json(name);
+        self.0.push(b':');
+        self.push_json(value);
         self
     }
 
@@ -30,16 +30,15 @@ impl DataObject {
     /// The object's text.
     pub fn finish(mut self) -> String {
         if self.0.is_empty() {
-            self.0.push('{');
+            self.0.push(b'{');
         }
-        self.0.push('}');
-        self.0
+        self.0.push(b'}');
+        // JSON is UTF-8.
+        String::from_utf8(self.0).unwrap_or_default()
     }
-}
 
-fn push_json<T: Serialize + ?Sized>(out: &mut String, value: &T) {
-    // Strings, numbers and raw JSON always serialise; nothing else is passed here.
-    if let Ok(json) = serde_json::to_string(value) {
-        out.push_str(&json);
+    fn push_json<T: Serialize + ?Sized>(&mut self, value: &T) {
+        // Strings, numbers and raw JSON always serialise, and a vector takes every byte; nothing else is passed here.
+        let _ = serde_json::to_writer(&mut self.0, value);
     }
 }

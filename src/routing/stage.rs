@@ -1,7 +1,8 @@
 //! Decodes a record, runs its handlers, and publishes what they ask for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use crate::domain::error::ErrorClass;
 use crate::domain::notification::{Draft, SOURCE};
 use crate::domain::recipient::Recipient;
 use crate::domain::record::{Headers, OutboundRecord, Record};
+use crate::domain::time::format_utc;
 use crate::domain::trace::TraceContext;
 use crate::handlers::{HandlerError, Registry, directory_entry};
 use crate::ports::clock::SharedClock;
@@ -30,10 +32,13 @@ use crate::resilience::retry::Waits;
 use crate::telemetry::group_metrics::GroupMetrics;
 use crate::telemetry::metric_definitions::{REQUESTS_PUBLISHED, ROUTING_SECONDS};
 
+/// What a request is counted under.
+type Counted = (Channel, Cow<'static, str>);
+
 /// What an event makes the routing stage do.
 pub struct Routed {
     outputs: Vec<OutboundRecord>,
-    counted: Vec<(Channel, String)>,
+    counted: Vec<Counted>,
     contact: Option<Recipient>,
 }
 
@@ -55,6 +60,7 @@ pub struct RoutingStage {
     metrics: Arc<GroupMetrics>,
     breakers: Vec<Arc<BreakerCell>>,
     routing_seconds: Histogram,
+    last_timestamp: Mutex<(Timestamp, Arc<str>)>,
 }
 
 impl RoutingStage {
@@ -78,6 +84,7 @@ impl RoutingStage {
             metrics,
             breakers,
             routing_seconds: histogram!(ROUTING_SECONDS),
+            last_timestamp: Mutex::new((Timestamp::UNIX_EPOCH, Arc::from(format_utc(Timestamp::UNIX_EPOCH)))),
         }
     }
 
@@ -98,7 +105,7 @@ impl RoutingStage {
                 Ok(output) => {
                     for draft in output.drafts {
                         routed.outputs.push(self.outbound(&draft, &envelope, incoming, now));
-                        routed.counted.push((draft.channel, draft.template.into_owned()));
+                        routed.counted.push((draft.channel, draft.template));
                     }
                 }
                 Err(error) => return Decision::Fail(failure(&error, now)),
@@ -114,12 +121,13 @@ impl RoutingStage {
         incoming: Option<TraceContext>,
         now: Timestamp,
     ) -> OutboundRecord {
-        let request = draft.into_request(envelope, now);
+        let timestamp = self.timestamp(now);
+        let request = draft.to_request(envelope, &timestamp);
         let trace = TraceContext::continued(incoming, request.id);
-        let mut headers = Headers::default();
+        let mut headers = Headers::with_room();
         headers.push("eventType", Some(crate::domain::catalog::NOTIFICATION_REQUESTED.as_bytes()));
         headers.push("source", Some(SOURCE.as_bytes()));
-        headers.push("timestamp", Some(request.timestamp.as_bytes()));
+        headers.push("timestamp", Some(timestamp.as_bytes()));
         headers.push("aggregateId", Some(draft.aggregate_id.as_bytes()));
         headers.push("traceparent", Some(trace.to_string().as_bytes()));
         OutboundRecord {
@@ -128,6 +136,15 @@ impl RoutingStage {
             value: request.json,
             headers,
         }
+    }
+
+    /// The text of a timestamp; a batch has one for all its records.
+    fn timestamp(&self, now: Timestamp) -> Arc<str> {
+        let mut last = self.last_timestamp.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != now {
+            *last = (now, Arc::from(format_utc(now)));
+        }
+        Arc::clone(&last.1)
     }
 
     /// The directory learns before the event is settled, in order, however long the database is away.
@@ -179,7 +196,7 @@ impl Stage for RoutingStage {
         let mut records = Vec::with_capacity(effects.len());
         let mut effect_of = Vec::with_capacity(effects.len());
         let mut recipients = Vec::new();
-        let mut published: HashMap<(Channel, String), u64> = HashMap::new();
+        let mut published: HashMap<Counted, u64> = HashMap::new();
         for (index, routed) in effects.into_iter().enumerate() {
             recipients.extend(routed.contact);
             if routed.outputs.is_empty() {
@@ -203,7 +220,8 @@ impl Stage for RoutingStage {
             let refused = in_flight.durable().await;
             histogram.record_many((clock.monotonic() - begun).as_secs_f64(), count);
             for ((channel, template), count) in published {
-                counter!(REQUESTS_PUBLISHED, "channel" => channel.as_str(), "template" => template).increment(count);
+                counter!(REQUESTS_PUBLISHED, "channel" => channel.as_str(), "template" => template.into_owned())
+                    .increment(count);
             }
             let now = clock.now();
             refused.into_iter().map(|(index, error)| (effect_of[index], refusal(error, now))).collect()

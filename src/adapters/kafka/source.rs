@@ -338,8 +338,8 @@ fn assignment(
 
 /// The headers of a message.
 pub(super) fn copy_headers(message: &BorrowedMessage<'_>) -> Headers {
-    let mut headers = Headers::default();
-    let Some(native) = message.headers() else { return headers };
+    let Some(native) = message.headers() else { return Headers::default() };
+    let mut headers = Headers::with_room();
     for index in 0..native.count() {
         // The binding panics on a header name that is not UTF-8; such a name cannot be written back either.
         let header = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| native.try_get(index)));

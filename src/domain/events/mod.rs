@@ -8,7 +8,7 @@ pub use order::{OrderCancelled, OrderCreated, OrderShipped, Payment, PaymentFail
 pub use product::{PriceChanged, ProductOutOfStock, ProductUpdated};
 pub use user::{UserLogin, UserRegistered, UserUpdated};
 
-use super::envelope::{Envelope, non_empty};
+use super::envelope::Envelope;
 use super::error::DecodeError;
 use serde::Deserialize;
 
@@ -17,8 +17,11 @@ pub const VERSION: u32 = 1;
 
 /// A payload with identifiers that must name something.
 pub trait Payload<'a>: Deserialize<'a> {
-    /// The identifiers, with their field names.
-    fn identifiers(&self) -> Vec<(&'static str, &str)>;
+    /// Checks the identifiers.
+    ///
+    /// # Errors
+    /// A [`DecodeError`] that names the field.
+    fn check_identifiers(&self) -> Result<(), DecodeError>;
 }
 
 /// An event of a known type, decoded whole.
@@ -70,9 +73,7 @@ impl<'a> Event<'a> {
 pub fn payload<'a, T: Payload<'a>>(envelope: &Envelope<'a>) -> Result<T, DecodeError> {
     envelope.require_version(VERSION)?;
     let payload: T = envelope.data_as()?;
-    for (field, value) in payload.identifiers() {
-        non_empty(field, value)?;
-    }
+    payload.check_identifiers()?;
     Ok(payload)
 }
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::Payload;
+use crate::domain::envelope::non_empty;
+use crate::domain::error::DecodeError;
 use crate::domain::number::JsonNumber;
 
 /// A customer placed an order.
@@ -83,8 +85,9 @@ pub struct PaymentFailed<'a> {
 macro_rules! order_payload {
     ($($name:ident),*) => {$(
         impl<'a> Payload<'a> for $name<'a> {
-            fn identifiers(&self) -> Vec<(&'static str, &str)> {
-                vec![("data.orderId", &self.order_id), ("data.customerId", &self.customer_id)]
+            fn check_identifiers(&self) -> Result<(), DecodeError> {
+                non_empty("data.orderId", &self.order_id)?;
+                non_empty("data.customerId", &self.customer_id)
             }
         }
     )*};

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::Payload;
+use crate::domain::envelope::non_empty;
+use crate::domain::error::DecodeError;
 
 /// The last piece of a product was sold.
 #[derive(Debug, Deserialize)]
@@ -38,8 +40,8 @@ pub struct PriceChanged<'a> {
 macro_rules! product_payload {
     ($($name:ident),*) => {$(
         impl<'a> Payload<'a> for $name<'a> {
-            fn identifiers(&self) -> Vec<(&'static str, &str)> {
-                vec![("data.productId", &self.product_id)]
+            fn check_identifiers(&self) -> Result<(), DecodeError> {
+                non_empty("data.productId", &self.product_id)
             }
         }
     )*};

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::Payload;
+use crate::domain::envelope::non_empty;
+use crate::domain::error::DecodeError;
 
 /// Somebody opened an account.
 #[derive(Debug, Deserialize)]
@@ -40,8 +42,8 @@ pub struct UserLogin<'a> {
 macro_rules! user_payload {
     ($($name:ident),*) => {$(
         impl<'a> Payload<'a> for $name<'a> {
-            fn identifiers(&self) -> Vec<(&'static str, &str)> {
-                vec![("data.userId", &self.user_id)]
+            fn check_identifiers(&self) -> Result<(), DecodeError> {
+                non_empty("data.userId", &self.user_id)
             }
         }
     )*};
