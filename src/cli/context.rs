@@ -1,7 +1,7 @@
 //! What every command begins with: the configuration, the logs, a runtime.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
@@ -15,6 +15,9 @@ use crate::telemetry::logging;
 
 /// A one-shot command without a broker gives up after this time.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Topics that were created a moment ago are in every broker's metadata within this time.
+const NEW_TOPICS: Duration = Duration::from_secs(3);
 
 /// Loads and checks the configuration.
 ///
@@ -90,12 +93,20 @@ pub fn admin(config: &Config) -> Result<KafkaAdmin, CliError> {
 /// # Errors
 /// When no broker answers in time, naming `KAFKA_BROKERS`, or a topic is missing.
 pub async fn publisher(config: &Config) -> Result<std::sync::Arc<KafkaPublisher>, CliError> {
-    let reports = admin(config)?.describe(&app::topic_plans(config), PATIENCE).await;
-    let reports = reports.map_err(|e| CliError::Failed(e.to_string()))?;
-    let missing: Vec<String> = reports.into_iter().filter(|r| r.found.is_none()).map(|r| r.plan.name).collect();
-    if !missing.is_empty() {
-        let missing = missing.join(", ");
-        return Err(CliError::Failed(format!("missing topics: {missing}; run `notification-service topics create`")));
+    let (admin, plans) = (admin(config)?, app::topic_plans(config));
+    let deadline = Instant::now() + NEW_TOPICS;
+    loop {
+        let reports = admin.describe(&plans, PATIENCE).await.map_err(|e| CliError::Failed(e.to_string()))?;
+        let missing: Vec<String> = reports.into_iter().filter(|r| r.found.is_none()).map(|r| r.plan.name).collect();
+        if missing.is_empty() {
+            break;
+        }
+        if Instant::now() >= deadline {
+            let missing = missing.join(", ");
+            let advice = format!("missing topics: {missing}; run `notification-service topics create`");
+            return Err(CliError::Failed(advice));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     KafkaPublisher::new(app::client_settings(config)).map_err(|e| CliError::Usage(e.to_string()))
 }
