@@ -82,5 +82,5 @@ run cargo test --release --doc -- "${filter[@]}"
 
 if [[ $with_services ]]; then
   begin "server tests"
-  run cargo test --release --test it -- --ignored --test-threads=1 "${filter[@]}"
+  run cargo test --release --lib --test it -- --ignored --test-threads=1 "${filter[@]}"
 fi
