@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// For one question to the cluster.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between two looks at the progress of the service.
-const LOOK: Duration = Duration::from_millis(3);
+const LOOK: Duration = Duration::from_millis(10);
 /// The service promises its end within 20 s.
 const STOP: Duration = Duration::from_secs(30);
 /// Records between two looks for delivery reports.

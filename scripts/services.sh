@@ -4,6 +4,7 @@
 #   scripts/services.sh up            start all four; a second time: start what is missing
 #   scripts/services.sh down          end what `up` started and remove its data
 #   scripts/services.sh env           print their addresses as `export` lines
+#   scripts/services.sh run COMMAND…  start what is missing, run the command with the addresses, end what was started
 #   scripts/services.sh PART VERB     stop (asks it to), kill (SIGKILL), start (same data), pause, continue;
 #                                     PART is kafka, postgres, redis or prometheus; returns once it is so
 #   scripts/services.sh tools NAME…   see that commands exist, through apt where that is allowed
@@ -21,7 +22,8 @@ readonly start_deadline=90 stop_deadline=45 # seconds; a fault test must fail, n
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dir=$(realpath -m -- "${SERVICES_DIR:-$root/.services}")
-readonly root dir
+started_in=$PWD
+readonly root dir started_in
 cd / # servers inherit it, and PostgreSQL's user may not be able to enter the checkout
 
 say() { printf 'services: %s\n' "$*" >&2; }
@@ -565,6 +567,39 @@ export SERVICES_DIR=$(printf %q "$dir")
 ENV
 }
 
+# What was up before stays up. The command is a process group of its own: a signal to this script reaches all of it.
+run_with() {
+  local were_up='' job='' self=$root/scripts/services.sh status=0
+  ! (load_state) || were_up=1
+  # shellcheck disable=SC2317
+  end_run() {
+    status=$?
+    trap - EXIT
+    trap '' INT TERM
+    [[ ! $job ]] || end_group "$job"
+    [[ $were_up ]] || "$self" down || true
+    exit "$status"
+  }
+  trap end_run EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  "$self" up
+  eval "$(print_env)"
+  cd "$started_in"
+  set -m
+  "$@" </dev/null &
+  job=$!
+  wait "$job" || status=$?
+  job=''
+  exit "$status"
+}
+
+# Asks a process group to end, and ends it after 30 s: a benchmark first ends its own service and deletes its topics.
+end_group() {
+  kill -TERM -- "-$1" 2>/dev/null || return 0
+  wait_until 30 eval "! kill -0 -- -$1 2>/dev/null" || kill -KILL -- "-$1" 2>/dev/null || true
+}
+
 control() { # PART VERB
   local began=$SECONDS
   [[ -d $dir ]] || die "nothing is up: run scripts/services.sh up"
@@ -613,13 +648,14 @@ falls_silent() { ! answers "$1"; }
 
 case ${1:-} in
   up | down | env) (($# == 1)) || usage ;;
-  tools) (($# > 1)) || usage ;;
+  tools | run) (($# > 1)) || usage ;;
   kafka | postgres | redis | prometheus) [[ "$#:$2" =~ ^2:(start|stop|kill|pause|continue)$ ]] || usage ;;
   *) usage ;;
 esac
 case $1 in
   up | down) "$1" ;;
   env) print_env ;;
+  run) run_with "${@:2}" ;;
   tools) need "${@:2}" ;;
   *) control "$1" "$2" ;;
 esac

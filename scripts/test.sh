@@ -18,11 +18,15 @@ fi
   sed -n '2,/^set /{s/^# \{0,1\}//p}' scripts/test.sh >&2
   exit 2
 }
-filter=("$@")
 
-step='' job='' ours=''
+# The servers come first: what they lack shows at once, not after the build.
+if [[ $with_services && ! ${TEST_KAFKA_BROKERS:-} ]]; then
+  exec "$services" run scripts/test.sh "$@"
+fi
 
-# Each command is a process group of its own: a signal to this script ends cargo and its tests at once.
+step='' job=''
+
+# Each command is a process group of its own: a signal to this script reaches cargo and its tests at once.
 set -m
 run() {
   "$@" </dev/null &
@@ -45,13 +49,11 @@ finish() {
     kill -TERM -- "-$job" 2>/dev/null || true
     wait "$job" || true
   fi
-  [[ ! $ours ]] || "$services" down || true
   if ((status)); then
     echo "== failed: $step ($SECONDS s)"
   else
     echo "== all tests passed ($SECONDS s)"
   fi
-  exit "$status"
 }
 trap finish EXIT
 trap 'exit 130' INT
@@ -60,27 +62,16 @@ trap 'exit 143' TERM
 begin "tools"
 run "$services" tools cargo cc make perl pkg-config
 
-if [[ $with_services ]]; then
-  begin "services"
-  # What was up before stays up.
-  were_up=''
-  ! "$services" env >/dev/null 2>&1 || were_up=1
-  run "$services" up
-  [[ $were_up ]] || ours=1
-  addresses=$("$services" env)
-  eval "$addresses"
-fi
-
 begin "build"
 run cargo build --release
 
 begin "plain tests"
-run cargo test --release --all-targets -- "${filter[@]}"
+run cargo test --release --all-targets -- "$@"
 
 begin "documentation tests"
-run cargo test --release --doc -- "${filter[@]}"
+run cargo test --release --doc -- "$@"
 
 if [[ $with_services ]]; then
   begin "server tests"
-  run cargo test --release --lib --test it -- --ignored --test-threads=1 "${filter[@]}"
+  run cargo test --release --lib --test it -- --ignored --test-threads=1 "$@"
 fi

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use actix::{Actor, Context};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -55,13 +55,8 @@ impl Actor for CircuitBreakerActor {
             drive(&duty).await;
             Ok(())
         });
-        let tasks = Tasks::start(&self.io, vec![task], CancellationToken::new());
-        let failure = tasks.failure().into_actor(self).map(|why, actor, context| {
-            actor.lifeline.because(why);
-            context.stop();
-        });
-        context.spawn(failure);
-        self.tasks = Some(tasks);
+        self.tasks =
+            Some(Tasks::of_actor(self, context, |a| &mut a.lifeline, &self.io, vec![task], CancellationToken::new()));
     }
 }
 

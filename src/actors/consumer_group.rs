@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _,
-};
+use actix::{Actor, ActorContext as _, Context, Handler, ResponseFuture};
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -52,12 +50,7 @@ impl ConsumerGroupActor {
         for breaker in &self.breakers {
             tasks.push(Box::pin(follow(Arc::clone(breaker), Arc::clone(&source), stop.clone())));
         }
-        let tasks = Tasks::start(&self.io, tasks, stop);
-        let failure = tasks.failure().into_actor(self).map(|why, actor, context| {
-            actor.lifeline.because(why);
-            context.stop();
-        });
-        context.spawn(failure);
+        let tasks = Tasks::of_actor(self, context, |a| &mut a.lifeline, &self.io, tasks, stop);
         self.running = Some((source, tasks));
         Ok(())
     }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _,
-};
+use actix::{Actor, Context, Handler, ResponseFuture};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -72,13 +70,8 @@ impl Actor for DispatchActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         let stop = CancellationToken::new();
-        let tasks = Tasks::start(&self.io, self.tasks(&stop), stop);
-        let failure = tasks.failure().into_actor(self).map(|why, actor, context| {
-            actor.lifeline.because(why);
-            context.stop();
-        });
-        context.spawn(failure);
-        self.tasks = Some(tasks);
+        let tasks = self.tasks(&stop);
+        self.tasks = Some(Tasks::of_actor(self, context, |a| &mut a.lifeline, &self.io, tasks, stop));
     }
 }
 
@@ -86,9 +79,6 @@ impl Handler<Drain> for DispatchActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Drain(deadline): Drain, _: &mut Self::Context) -> Self::Result {
-        match &self.tasks {
-            Some(tasks) => Box::pin(tasks.drain(deadline)),
-            None => Box::pin(async {}),
-        }
+        Tasks::drained(self.tasks.as_ref(), deadline)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use actix::{Actor, Context};
 use metrics::gauge;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -105,13 +105,8 @@ impl Actor for MonitorActor {
                 }
             }),
         ];
-        let tasks = Tasks::start(&self.io, tasks, CancellationToken::new());
-        let failure = tasks.failure().into_actor(self).map(|why, actor, context| {
-            actor.lifeline.because(why);
-            context.stop();
-        });
-        context.spawn(failure);
-        self.tasks = Some(tasks);
+        self.tasks =
+            Some(Tasks::of_actor(self, context, |a| &mut a.lifeline, &self.io, tasks, CancellationToken::new()));
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _,
-};
+use actix::{Actor, Context, Handler, ResponseFuture};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -38,13 +36,7 @@ impl Actor for OutboxActor {
             relay.run(stopping).await;
             Ok(())
         });
-        let tasks = Tasks::start(&self.io, vec![task], stop);
-        let failure = tasks.failure().into_actor(self).map(|why, actor, context| {
-            actor.lifeline.because(why);
-            context.stop();
-        });
-        context.spawn(failure);
-        self.tasks = Some(tasks);
+        self.tasks = Some(Tasks::of_actor(self, context, |a| &mut a.lifeline, &self.io, vec![task], stop));
     }
 }
 
@@ -52,9 +44,6 @@ impl Handler<Drain> for OutboxActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Drain(deadline): Drain, _: &mut Self::Context) -> Self::Result {
-        match &self.tasks {
-            Some(tasks) => Box::pin(tasks.drain(deadline)),
-            None => Box::pin(async {}),
-        }
+        Tasks::drained(self.tasks.as_ref(), deadline)
     }
 }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, ResponseFuture, WrapFuture as _,
+};
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::supervisor::Lifeline;
 use crate::domain::error::panic_message;
 
 /// What became of a set of tasks.
@@ -51,8 +55,34 @@ impl Tasks {
         Self { stop, state, end }
     }
 
+    /// Starts tasks that an actor lives by: when one fails, the actor ends and its lifeline says why.
+    pub fn of_actor<A: Actor<Context = Context<A>>>(
+        actor: &A,
+        context: &mut Context<A>,
+        lifeline: fn(&mut A) -> &mut Lifeline,
+        io: &Handle,
+        tasks: Vec<Task>,
+        stop: CancellationToken,
+    ) -> Self {
+        let tasks = Self::start(io, tasks, stop);
+        let failure = tasks.failure().into_actor(actor).map(move |why, actor, context| {
+            lifeline(actor).because(why);
+            context.stop();
+        });
+        context.spawn(failure);
+        tasks
+    }
+
+    /// [`Self::drain`] as an actor's answer; without tasks there is nothing to wait for.
+    pub fn drained(tasks: Option<&Self>, deadline: Duration) -> ResponseFuture<()> {
+        match tasks {
+            Some(tasks) => Box::pin(tasks.drain(deadline)),
+            None => Box::pin(async {}),
+        }
+    }
+
     /// Resolves when the tasks failed, to the reason; never after a stop.
-    pub fn failure(&self) -> impl Future<Output = String> + use<> {
+    fn failure(&self) -> impl Future<Output = String> + use<> {
         let mut state = self.state.clone();
         async move {
             loop {

@@ -42,7 +42,12 @@ impl Account {
 
 /// Adds up. `dead` are the positions of fed events that became dead letters in routing, `routed` tells whether
 /// routing is done with everything.
-pub fn account(fed: &[Fed], dead: &HashSet<usize>, notifications: &[Brief], routed: bool) -> Account {
+pub fn account<'a>(
+    fed: &[Fed],
+    dead: &HashSet<usize>,
+    notifications: impl IntoIterator<Item = &'a Brief>,
+    routed: bool,
+) -> Account {
     let mut by_event: HashMap<&str, Vec<State>> = HashMap::new();
     for brief in notifications {
         if let Some(event) = brief.causation_id.as_deref() {

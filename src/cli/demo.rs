@@ -3,7 +3,7 @@
 mod feed;
 mod screen;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::domain::record::Headers;
 use crate::handlers::Registry;
 use crate::ports::cluster::ClusterView as _;
-use crate::ports::ledger::NotificationLedger as _;
+use crate::ports::ledger::{Brief, NotificationLedger as _, State};
 use crate::telemetry::logging;
 use crate::telemetry::metrics_server::MetricsPage;
 
@@ -254,6 +254,9 @@ struct Watcher {
     dead_letters: Follower,
     fed: Vec<Fed>,
     dead: HashSet<usize>,
+    /// What became of the events before this position, by notification.
+    settled: usize,
+    known: HashMap<String, Brief>,
     /// Topics and their partitions, in which everything fed must have been taken.
     inputs: Vec<(String, i32)>,
     notifications: (String, i32),
@@ -271,6 +274,8 @@ impl Watcher {
             dead_letters: follower.map_err(|e| CliError::Failed(e.to_string()))?,
             fed: Vec::new(),
             dead: HashSet::new(),
+            settled: 0,
+            known: HashMap::new(),
             inputs: vec![
                 (names.orders.to_string(), partitions.order_events),
                 (names.users.to_string(), partitions.user_events),
@@ -307,9 +312,17 @@ impl Watcher {
             self.dead.extend(line_of(&letter.headers));
         }
         let routed = self.is_routed(service).await;
-        let ids: Vec<String> = self.fed.iter().flatten().cloned().collect();
+        // A contact that arrives may still set a notification free; everything else that was settled stays so.
+        let waiting = self.known.values().filter(|b| b.state == State::AwaitingContact);
+        let waiting = waiting.filter_map(|b| b.causation_id.clone());
+        let ids: Vec<String> = self.fed[self.settled..].iter().flatten().cloned().chain(waiting).collect();
         let briefs = service.database().caused_by(&ids).await.map_err(|e| CliError::Failed(e.to_string()))?;
-        Ok(account(&self.fed, &self.dead, &briefs, routed))
+        self.known.extend(briefs.into_iter().map(|brief| (brief.id.clone(), brief)));
+        let account = account(&self.fed, &self.dead, self.known.values(), routed);
+        if account.is_complete() {
+            self.settled = self.fed.len();
+        }
+        Ok(account)
     }
 
     /// True when every record of the inputs has been settled, and then every request has reached the ledger.

@@ -155,6 +155,6 @@ pub fn record(topic: String, key: &str, json: Vec<u8>, event_type: &str, timesta
     headers.push("timestamp", Some(timestamp.as_bytes()));
     headers.push("aggregateId", Some(key.as_bytes()));
     let trace = crate::domain::trace::TraceContext::continued(None, Uuid::new_v4());
-    headers.push("traceparent", Some(trace.to_string().as_bytes()));
+    headers.push("traceparent", Some(trace.to_header().as_bytes()));
     OutboundRecord { topic: Arc::from(topic), key: Some(key.as_bytes().into()), value: json, headers }
 }

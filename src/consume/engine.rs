@@ -154,7 +154,7 @@ impl<S: Stage> Loop<S> {
             match guarded(|| self.engine.stage.decide(&record, now), now) {
                 Decision::Skip => {
                     self.engine.metrics.skipped();
-                    settled.push(Settled::from(&record));
+                    settled.push(Settled::from(record));
                     bytes += size;
                 }
                 Decision::Act(effect) => {
@@ -170,7 +170,7 @@ impl<S: Stage> Loop<S> {
                         self.schedule_retry(record, failure);
                     } else {
                         letters.push(self.dead_letter(&record, failure));
-                        settled.push(Settled::from(&record));
+                        settled.push(Settled::from(record));
                         bytes += size;
                     }
                 }
@@ -226,7 +226,7 @@ impl<S: Stage> Loop<S> {
                 metrics.failed(letter.failure.class.as_str());
             }
             park_until_durable(&*sink, letters).await;
-            settled.extend(acting.iter().map(Settled::from));
+            settled.extend(acting.into_iter().map(Settled::from));
             settled
         }
     }

@@ -25,6 +25,9 @@ impl KeyOrder {
 
     /// Puts the record behind the one that blocks its key; gives it back when nothing does.
     pub fn hold(&mut self, record: Record) -> Option<Record> {
+        if self.waiting.is_empty() {
+            return Some(record);
+        }
         let Some(queue) = key_of(&record).and_then(|key| self.waiting.get_mut(&key)) else { return Some(record) };
         queue.push_back(record);
         self.held += 1;

@@ -27,8 +27,12 @@ impl Watermark {
 
     /// Settles a record; settling it twice, or one never taken, changes nothing.
     pub fn settle(&mut self, offset: i64) {
-        let Ok(index) = self.in_hand.binary_search_by_key(&offset, |(o, _)| *o) else { return };
-        self.in_hand[index].1 = true;
+        if let Some(front) = self.in_hand.front_mut().filter(|(first, _)| *first == offset) {
+            front.1 = true;
+        } else {
+            let Ok(index) = self.in_hand.binary_search_by_key(&offset, |(o, _)| *o) else { return };
+            self.in_hand[index].1 = true;
+        }
         while let Some((offset, true)) = self.in_hand.front() {
             self.position = Some(offset + 1);
             self.in_hand.pop_front();

@@ -114,7 +114,7 @@ fn headers(event_type: &str, claimed: &Claimed, timestamp: &str, id: Uuid) -> He
     headers.push("source", Some(SOURCE.as_bytes()));
     headers.push("timestamp", Some(timestamp.as_bytes()));
     headers.push("aggregateId", Some(claimed.aggregate_id.as_bytes()));
-    headers.push("traceparent", Some(TraceContext::continued(incoming, id).to_string().as_bytes()));
+    headers.push("traceparent", Some(TraceContext::continued(incoming, id).to_header().as_bytes()));
     headers
 }
 

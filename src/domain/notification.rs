@@ -20,7 +20,7 @@ pub const SOURCE: &str = "notification-service";
 pub const DEFAULT_CATEGORY: &str = "transactional";
 
 /// What a handler wants to be sent, before it gets its id and its envelope.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Draft {
     /// Orders what belongs together: the key on `notification-events`.
     pub aggregate_id: String,
@@ -30,8 +30,8 @@ pub struct Draft {
     pub template: Cow<'static, str>,
     /// Whom to reach: an id of the directory or an address; alerts have none.
     pub recipient: Option<String>,
-    /// The template's variables: the text of a JSON object.
-    pub data: String,
+    /// The template's variables: a JSON object.
+    pub data: Box<RawValue>,
 }
 
 #[derive(Serialize)]
@@ -68,7 +68,7 @@ impl Draft {
                 r#type: self.channel,
                 recipient: self.recipient.as_deref(),
                 template: &self.template,
-                data: raw(&self.data),
+                data: &self.data,
             },
             metadata: MetadataOut {
                 source: SOURCE,
@@ -79,11 +79,6 @@ impl Draft {
         });
         PublishedRequest { id, json }
     }
-}
-
-/// `data` is built by handlers from JSON they parsed, so it is JSON; an empty object stands in for a handler's mistake.
-fn raw(json: &str) -> &RawValue {
-    serde_json::from_str(json).unwrap_or(RawValue::NULL)
 }
 
 #[derive(Deserialize)]
@@ -200,7 +195,7 @@ mod tests {
             channel: Channel::Email,
             template: "order_confirmation".into(),
             recipient: Some("customer-789".into()),
-            data: r#"{"orderId":"12345","amount":99.10}"#.into(),
+            data: RawValue::from_string(r#"{"orderId":"12345","amount":99.10}"#.into()).expect("JSON"),
         };
         let request = draft.to_request(&envelope, "2026-02-01T00:00:00.000Z");
         let text = String::from_utf8(request.json).expect("utf8");

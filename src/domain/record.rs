@@ -81,6 +81,13 @@ pub struct Coordinates {
     pub offset: i64,
 }
 
+impl Coordinates {
+    /// True for the same partition of the same topic.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.partition == other.partition && (Arc::ptr_eq(&self.topic, &other.topic) || self.topic == other.topic)
+    }
+}
+
 /// A record taken from a topic. Whoever takes it must settle it exactly once.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::payload::DataObject;
+use super::payload::variables;
 use super::registry::{HandlerError, Output};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::{Envelope, non_empty};
@@ -102,16 +103,13 @@ impl DeclarativeRoute {
             Some(pointer) => Some(self.recipient_at(pointer, envelope)?),
             None => None,
         };
-        let data = self
-            .data
-            .iter()
-            .fold(DataObject::new(), |data, (name, pointer)| data.with_some(name, &pointer.find(envelope)));
+        let found = self.data.iter().filter_map(|(name, pointer)| Some((name.as_str(), pointer.find(envelope)?)));
         Ok(Output::one(Draft {
             aggregate_id: format!("notification-{}-{}", envelope.aggregate_id, self.template),
             channel: self.channel,
             template: self.template.clone().into(),
             recipient,
-            data: data.finish(),
+            data: variables(&Found(found.collect())),
         }))
     }
 
@@ -121,6 +119,15 @@ impl DeclarativeRoute {
             .map_err(|_| DecodeError::invalid(pointer.name(), "expected a string that names the recipient"))?;
         non_empty(&pointer.name(), &text)?;
         Ok(text)
+    }
+}
+
+/// What the pointers lead to, in the order of the configuration.
+struct Found<'a>(Vec<(&'a str, Box<RawValue>)>);
+
+impl Serialize for Found<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
@@ -154,7 +161,7 @@ mod tests {
     fn picks_fields_with_their_text_kept() {
         let output = apply(&route(), r#"{"orderId":"1","customerId":"c","items":[{"price":1.50}]}"#).expect("routed");
         let draft = &output.drafts[0];
-        assert_eq!(draft.data, r#"{"orderId":"1","first":1.50}"#);
+        assert_eq!(draft.data.get(), r#"{"orderId":"1","first":1.50}"#);
         assert_eq!(draft.aggregate_id, "notification-o-1-order_delivered");
         assert_eq!(draft.recipient.as_deref(), Some("c"));
     }

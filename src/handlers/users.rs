@@ -1,8 +1,8 @@
 //! Users: the welcome mail, and what the recipients directory learns from them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::payload::DataObject;
+use super::payload::variables;
 use super::registry::{HandlerError, Output};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::{Envelope, non_empty};
@@ -12,17 +12,22 @@ use crate::domain::recipient::Recipient;
 
 pub(super) fn user_registered(envelope: &Envelope<'_>) -> Result<Output, HandlerError> {
     let event: UserRegistered<'_> = payload(envelope)?;
-    let data = DataObject::new()
-        .with("firstName", &event.first_name)
-        .with("email", &event.email)
-        .with("registeredAt", &envelope.timestamp);
+    let welcome = Welcome { first_name: &event.first_name, email: &event.email, registered_at: &envelope.timestamp };
     Ok(Output::one(Draft {
         aggregate_id: format!("notification-user-{}", event.user_id),
         channel: Channel::Email,
         template: "welcome".into(),
         recipient: Some(event.user_id.to_string()),
-        data: data.finish(),
+        data: variables(&welcome),
     }))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Welcome<'a> {
+    first_name: &'a str,
+    email: &'a str,
+    registered_at: &'a str,
 }
 
 /// What `UserRegistered` and `UserUpdated` tell about how to reach a user; `None` when they tell nothing.

@@ -1,5 +1,6 @@
 //! The read-only API. Without authentication configured it answers loopback clients alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -44,21 +45,13 @@ async fn ask<T: Send + 'static>(
 }
 
 #[get("/api/v1/notifications/{id}")]
-pub async fn notification(
-    request: HttpRequest,
-    id: web::Path<String>,
-    state: web::Data<SharedState>,
-) -> Result<HttpResponse, actix_web::Error> {
-    Ok(one_notification(&request, id.into_inner(), &state).await.unwrap_or_else(refuse))
-}
-
-async fn one_notification(request: &HttpRequest, id: String, state: &SharedState) -> Result<HttpResponse, Refusal> {
-    let ledger = std::sync::Arc::clone(&admit(request, state)?.ledger);
-    let wanted = id.clone();
-    let found = ask(state, async move { ledger.notification(&wanted).await.map_err(|e| e.to_string()) }).await?;
-    found
-        .map(|view| HttpResponse::Ok().json(view))
-        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no notification `{id}`")))
+pub async fn notification(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
+    let (id, wanted) = (id.clone(), id.into_inner());
+    let found = one(&request, &state, "notification", &id, |running| {
+        let ledger = Arc::clone(&running.ledger);
+        async move { ledger.notification(&wanted).await.map_err(|e| e.to_string()) }
+    });
+    found.await.map_or_else(refuse, |view| HttpResponse::Ok().json(view))
 }
 
 #[get("/api/v1/dead-letters/{id}/payload")]
@@ -66,17 +59,28 @@ pub async fn parked_payload(
     request: HttpRequest,
     id: web::Path<String>,
     state: web::Data<SharedState>,
-) -> Result<HttpResponse, actix_web::Error> {
-    Ok(one_payload(&request, id.into_inner(), &state).await.unwrap_or_else(refuse))
+) -> HttpResponse {
+    let (id, wanted) = (id.clone(), id.into_inner());
+    let found = one(&request, &state, "parked payload", &id, |running| {
+        let payloads = Arc::clone(&running.payloads);
+        async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) }
+    });
+    found.await.map_or_else(refuse, |bytes| HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
 }
 
-async fn one_payload(request: &HttpRequest, id: String, state: &SharedState) -> Result<HttpResponse, Refusal> {
-    let payloads = std::sync::Arc::clone(&admit(request, state)?.payloads);
-    let wanted = id.clone();
-    let found = ask(state, async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) }).await?;
-    found
-        .map(|bytes| HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
-        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("no payload is parked under `{id}`")))
+/// What an id names; a client that may not ask, a database that does not answer, and an id of nothing are refused.
+async fn one<T: Send + 'static, Q>(
+    request: &HttpRequest,
+    state: &SharedState,
+    kind: &str,
+    id: &str,
+    question: impl FnOnce(&RunningParts) -> Q,
+) -> Result<T, Refusal>
+where
+    Q: Future<Output = Result<Option<T>, String>> + Send + 'static,
+{
+    let question = question(admit(request, state)?);
+    ask(state, question).await?.ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no {kind} `{id}`")))
 }
 
 #[get("/api/v1/system")]

@@ -129,7 +129,7 @@ impl RoutingStage {
         headers.push("source", Some(SOURCE.as_bytes()));
         headers.push("timestamp", Some(timestamp.as_bytes()));
         headers.push("aggregateId", Some(draft.aggregate_id.as_bytes()));
-        headers.push("traceparent", Some(trace.to_string().as_bytes()));
+        headers.push("traceparent", Some(trace.to_header().as_bytes()));
         OutboundRecord {
             topic: Arc::clone(&self.output_topic),
             key: Some(draft.aggregate_id.as_bytes().into()),

@@ -127,6 +127,8 @@ impl ClientSettings {
         config.set("session.timeout.ms", "10000");
         // Bounds what librdkafka fetches ahead, per client: the rest waits in the broker.
         config.set("queued.max.messages.kbytes", "16384");
+        // The default of a second is longer than this queue lasts when a backlog is worked off.
+        config.set("fetch.queue.backoff.ms", "20");
         config.set("fetch.wait.max.ms", "100");
         self.apply(&mut config, |name| !PRODUCER_ONLY.contains(&name));
         config.set("group.id", group);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::consume::watermark::Watermark;
-use crate::domain::record::Record;
+use crate::domain::record::{Coordinates, Record};
 use crate::ports::source::{PartitionStatus, PauseReason, Settled, SourceStatus};
 use crate::telemetry::events;
 
@@ -28,14 +28,13 @@ struct Assigned {
 impl Assigned {
     /// Takes a record into hand. Within an assignment offsets ascend; one that went back means that the topic was
     /// created anew or cut, and then following the old position would drop everything before it silently.
-    fn begin(&mut self, record: &Record) -> bool {
+    fn begin(&mut self, record: &Record) {
         if !self.watermark.take(record.at.offset) {
             events::offset_went_back(&record.at.topic, record.at.partition, record.at.offset);
             self.watermark = Watermark::default();
             self.stored = None;
             self.watermark.take(record.at.offset);
         }
-        true
     }
 }
 
@@ -46,6 +45,14 @@ struct Inner {
     paused: BTreeSet<PauseReason>,
     lost: u64,
     closing: bool,
+}
+
+impl Inner {
+    /// The partition, if it is still under this assignment.
+    fn current(&mut self, at: &Coordinates, assignment: u64) -> Option<&mut Assigned> {
+        let partition = (Arc::clone(&at.topic), at.partition);
+        self.partitions.get_mut(&partition).filter(|assigned| assigned.assignment == assignment)
+    }
 }
 
 /// See the module.
@@ -94,26 +101,28 @@ impl Tracker {
     /// gets them again.
     pub fn take(&self, records: Vec<Record>) -> Vec<Record> {
         let mut inner = self.lock();
-        records
-            .into_iter()
-            .filter(|record| {
-                let partition = (Arc::clone(&record.at.topic), record.at.partition);
-                inner.partitions.get_mut(&partition).is_some_and(|assigned| {
-                    assigned.assignment == record.assignment && !assigned.revoking && assigned.begin(record)
-                })
-            })
-            .collect()
+        let mut fresh = Vec::with_capacity(records.len());
+        let mut records = records.into_iter().peekable();
+        // Records of a partition come in runs: one look for each run.
+        while let Some(first) = records.next() {
+            let (at, assignment) = (first.at.clone(), first.assignment);
+            let same = |r: &Record| r.assignment == assignment && r.at.is_beside(&at);
+            let assigned = inner.current(&at, assignment).filter(|assigned| !assigned.revoking);
+            let run = std::iter::once(first).chain(std::iter::from_fn(|| records.next_if(same)));
+            match assigned {
+                Some(assigned) => fresh.extend(run.inspect(|record| assigned.begin(record))),
+                None => run.for_each(drop),
+            }
+        }
+        fresh
     }
 
     /// Settles records of current assignments; of earlier ones nothing is stored.
     pub fn settle(&self, records: &[Settled]) {
         let mut inner = self.lock();
-        for record in records {
-            let partition = (Arc::clone(&record.at.topic), record.at.partition);
-            if let Some(assigned) = inner.partitions.get_mut(&partition)
-                && assigned.assignment == record.assignment
-            {
-                assigned.watermark.settle(record.at.offset);
+        for run in records.chunk_by(|a, b| a.assignment == b.assignment && a.at.is_beside(&b.at)) {
+            if let Some(assigned) = inner.current(&run[0].at, run[0].assignment) {
+                run.iter().for_each(|record| assigned.watermark.settle(record.at.offset));
             }
         }
         self.settled.notify_all();
@@ -244,7 +253,7 @@ mod tests {
         let taken = tracker.take(vec![record(1, 5)]);
         tracker.lose(&[partition()]);
         tracker.assign(partition());
-        tracker.settle(&[Settled::from(&taken[0])]);
+        tracker.settle(&[Settled::from(taken[0].clone())]);
         assert!(tracker.unstored().is_empty());
         assert!(tracker.take(vec![record(1, 6)]).is_empty(), "nothing polled before is begun");
         assert_eq!(tracker.take(vec![record(2, 5)]).len(), 1);
@@ -258,7 +267,7 @@ mod tests {
         let taken = tracker.take(vec![record(1, 5), record(1, 6)]);
         let other = Arc::clone(&tracker);
         let revoke = std::thread::spawn(move || other.revoke(&[partition()], Duration::from_secs(20)));
-        let all: Vec<Settled> = taken.iter().map(Settled::from).collect();
+        let all: Vec<Settled> = taken.iter().cloned().map(Settled::from).collect();
         tracker.settle(&all);
         let positions = revoke.join().expect("no panic");
         assert_eq!(positions, [(partition(), 7)]);
@@ -270,9 +279,9 @@ mod tests {
         let tracker = Tracker::default();
         tracker.assign(partition());
         let taken = tracker.take(vec![record(1, 5), record(1, 6)]);
-        tracker.settle(&[Settled::from(&taken[0])]);
+        tracker.settle(&[Settled::from(taken[0].clone())]);
         assert_eq!(tracker.revoke(&[partition()], Duration::from_millis(1)), [(partition(), 6)]);
-        tracker.settle(&[Settled::from(&taken[1])]);
+        tracker.settle(&[Settled::from(taken[1].clone())]);
         assert!(tracker.unstored().is_empty());
     }
 }
