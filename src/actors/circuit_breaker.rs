@@ -66,7 +66,7 @@ async fn drive(duty: &BreakerDuty) {
     loop {
         let now = *position.borrow_and_update();
         if now != reported {
-            events::breaker_moved(duty.cell.name(), now.as_str(), now.as_gauge(), &duty.groups);
+            events::breaker_moved(duty.cell.name(), reported.as_str(), now.as_str(), now.as_gauge(), &duty.groups);
             reported = now;
         }
         match now {

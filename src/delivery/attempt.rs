@@ -16,7 +16,7 @@ use crate::domain::error::{ErrorClass, panic_message};
 use crate::domain::notification::template_data;
 use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
 use crate::ports::provider::{Accepted, Message, SendError};
-use crate::telemetry::events;
+use crate::telemetry::events::{self, Wait};
 
 /// Finds the address and the words of a notification, or settles it without an attempt.
 ///
@@ -190,7 +190,11 @@ fn after(
     let rules = Rules { lanes: lane.lanes, schedule, on_unknown: lane.on_unknown };
     match after_failure(error, probe, progress, rules, now) {
         Next::Again { at, round, lane: next } => {
-            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            let wait = match Duration::try_from(at.duration_since(now)) {
+                Ok(time) if !time.is_zero() => Wait::For(time),
+                _ if probe => Wait::ForProvider,
+                _ => Wait::ForNobody,
+            };
             events::delivery_retry(claimed.channel.as_str(), &claimed.id, &lane.name, &error.to_string(), wait);
             Settlement {
                 state: State::Retrying,

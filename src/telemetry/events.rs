@@ -68,11 +68,26 @@ pub fn awaiting_contact(channel: &'static str, id: &str, recipient: &str) {
     note(NotableKind::Waiting, || format!("{channel} to {recipient} waits for a contact"));
 }
 
+/// What the next attempt waits for.
+#[derive(Debug, Clone, Copy)]
+pub enum Wait {
+    /// So much time.
+    For(Duration),
+    /// The provider, which showed that it is still away.
+    ForProvider,
+    /// Nothing: the channel's next provider tries.
+    ForNobody,
+}
+
 /// An attempt to send did not succeed and another will be made.
-pub fn delivery_retry(channel: &'static str, id: &str, provider: &str, reason: &str, wait: Duration) {
+pub fn delivery_retry(channel: &'static str, id: &str, provider: &str, reason: &str, wait: Wait) {
     counter!(RETRIES, "stage" => "delivery").increment(1);
-    info!(channel, notification = id, provider, reason, wait_ms = wait.as_millis() as u64, "delivery will be retried");
-    note(NotableKind::Retry, || format!("{channel} via {provider} again in {:.1} s: {reason}", wait.as_secs_f64()));
+    info!(channel, notification = id, provider, reason, ?wait, "delivery will be retried");
+    note(NotableKind::Retry, || match wait {
+        Wait::For(time) => format!("{channel} via {provider} again in {:.1} s: {reason}", time.as_secs_f64()),
+        Wait::ForProvider => format!("{channel} waits for {provider}: {reason}"),
+        Wait::ForNobody => format!("{channel} goes from {provider} to the next provider: {reason}"),
+    });
 }
 
 /// A provider answered.
@@ -100,9 +115,10 @@ pub fn dead_lettered(stage: &'static str, class: &'static str, code: &str, topic
 }
 
 /// A breaker moved.
-pub fn breaker_moved(breaker: &str, position: &'static str, gauge_value: f64, groups: &[String]) {
+pub fn breaker_moved(breaker: &str, from: &'static str, position: &'static str, gauge_value: f64, groups: &[String]) {
     gauge!(BREAKER_STATE, "breaker" => breaker.to_owned()).set(gauge_value);
     match position {
+        "open" if from == "half_open" => info!(breaker, "circuit breaker open again: the probe failed"),
         "open" => {
             warn!(breaker, ?groups, "circuit breaker opened");
             note(NotableKind::Outage, || format!("{breaker} is away: breaker open{}", pausing(groups)));
