@@ -567,30 +567,47 @@ export SERVICES_DIR=$(printf %q "$dir")
 ENV
 }
 
-# What was up before stays up. The command is a process group of its own: a signal to this script reaches all of it.
+# What was running before stays up. The command is a process group of its own: a signal to this script reaches all of it.
 run_with() {
-  local were_up='' job='' self=$root/scripts/services.sh status=0
-  ! (load_state) || were_up=1
-  # shellcheck disable=SC2317
-  end_run() {
-    status=$?
-    trap - EXIT
-    trap '' INT TERM
-    [[ ! $job ]] || end_group "$job"
-    [[ $were_up ]] || "$self" down || true
-    exit "$status"
-  }
+  job='' found=()
+  local part
+  # In a shell of its own: the state belongs to `up`.
+  for part in "${parts[@]}"; do
+    ! (load_state && { [[ $engine == compose ]] || is_running "$part"; }) || found+=("$part")
+  done
   trap end_run EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  "$self" up
+  set -m
+  as_job "$root/scripts/services.sh" up
   eval "$(print_env)"
   cd "$started_in"
-  set -m
+  as_job "$@"
+}
+
+as_job() {
+  local status=0
   "$@" </dev/null &
   job=$!
   wait "$job" || status=$?
   job=''
+  ((status == 0)) || exit "$status"
+}
+
+# shellcheck disable=SC2317
+end_run() {
+  local status=$?
+  trap - EXIT
+  trap '' INT TERM
+  [[ ! $job ]] || end_group "$job"
+  local part
+  if ((${#found[@]} == 0)); then
+    "$root/scripts/services.sh" down || true
+  else
+    for part in "${parts[@]}"; do
+      [[ " ${found[*]} " == *" $part "* ]] || "$root/scripts/services.sh" "$part" stop || true
+    done
+  fi
   exit "$status"
 }
 

@@ -1,3 +1,4 @@
+-- The notification ledger: notifications, attempts, recipients, parked payloads and the outbox.
 -- Times are milliseconds since 1970-01-01 UTC. JSON is kept as text, so that numbers keep the digits they came with.
 
 CREATE TABLE notifications (

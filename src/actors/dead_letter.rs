@@ -71,10 +71,9 @@ impl DeadLetterDuty {
         let whole = letters.iter().map(|letter| self.record(letter, letter.to_json(), Size::Whole)).collect();
         let mut too_large: Vec<usize> = self.publisher.publish(whole).await.into_iter().map(|(i, _)| i).collect();
         // Refused whole: as a reference with its headers, and if these are the large part, without.
-        for size in [Size::Reference, Size::BareReference] {
-            if too_large.is_empty() {
-                break;
-            }
+        let mut size = Size::Reference;
+        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
+        while !too_large.is_empty() {
             let mut references = Vec::with_capacity(too_large.len());
             for index in &too_large {
                 let letter = &letters[*index];
@@ -82,10 +81,15 @@ impl DeadLetterDuty {
                 references.push(self.record(letter, letter.to_reference_json(&id), size));
             }
             let refused = self.publisher.publish(references).await;
+            if size == Size::BareReference
+                && let Some((_, reason)) = refused.first()
+            {
+                // Only the refused ones are tried again: those of their batch that are written are not written twice.
+                tracing::error!(letters = refused.len(), %reason, "Kafka refuses even the reference; offsets wait");
+                tokio::time::sleep(waits.next_wait()).await;
+            }
             too_large = refused.into_iter().map(|(i, _)| too_large[i]).collect();
-        }
-        if !too_large.is_empty() {
-            return Err(DeadLetterError("Kafka refuses even the reference".to_owned()));
+            size = Size::BareReference;
         }
         for letter in &letters {
             let failure = &letter.failure;

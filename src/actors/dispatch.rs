@@ -50,10 +50,7 @@ impl DispatchActor {
         for lane in &lanes {
             let lane = Lane::new(Arc::clone(&context), Arc::clone(lane), owner.clone(), Arc::clone(&held));
             let stop = stop.clone();
-            tasks.push(Box::pin(async move {
-                lane.run(stop).await;
-                Ok(())
-            }));
+            tasks.push(Box::pin(lane.run(stop)));
         }
         let keeper = LeaseKeeper { context, channel, owner, held, lanes };
         let stop = stop.clone();

@@ -81,6 +81,7 @@ pub fn dispatchers(
                 lanes: providers.len() as u16,
                 name: provider.name.clone(),
                 provider: providers::build(&provider_settings(config, provider)).map_err(|e| e.to_string())?,
+                timeout: provider.timeout(),
                 on_unknown: match provider.on_unknown {
                     OnUnknown::Retry => decide::OnUnknown::Retry,
                     OnUnknown::RetryOnce => decide::OnUnknown::RetryOnce,

@@ -1,5 +1,6 @@
 //! The whole service: started in order, drained in order.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use super::{delivery, exposed, startup};
 use crate::actors::circuit_breaker::BreakerDuty;
 use crate::actors::consumer_group::ConsumerGroupActor;
 use crate::actors::dead_letter::{DeadLetterDuty, DeadLetterHandle};
-use crate::actors::dispatch::{DispatchActor, DispatchDuty};
+use crate::actors::dispatch::DispatchActor;
 use crate::actors::messages::{Drain, StopSupervising};
 use crate::actors::monitor::{MonitorDuty, Picture};
 use crate::actors::outbox::OutboxActor;
@@ -28,6 +29,7 @@ use crate::adapters::sql::Database;
 use crate::config::Config;
 use crate::consume::durable_publish::DurablePublisher;
 use crate::delivery::outbox_relay::OutboxRelay;
+use crate::domain::channel::Channel;
 use crate::handlers::Registry;
 use crate::http::{self, HttpServerHandle, Limits, Phase, RunningParts, SharedState};
 use crate::ports::clock::{SharedClock, SystemClock};
@@ -56,7 +58,8 @@ pub struct Setup {
 
 /// The dependencies, connected.
 struct Connections {
-    cluster: Option<EmbeddedCluster>,
+    /// Lives as long as its clients.
+    _cluster: Option<EmbeddedCluster>,
     client: ClientSettings,
     admin: KafkaAdmin,
     publisher: Arc<KafkaPublisher>,
@@ -130,11 +133,6 @@ impl Service {
     /// Where HTTP is answered.
     pub fn http_address(&self) -> SocketAddr {
         self.server.address()
-    }
-
-    /// The embedded cluster, if that is what runs.
-    pub fn cluster(&self) -> Option<&EmbeddedCluster> {
-        self.connections.cluster.as_ref()
     }
 
     /// The brokers' addresses and properties that are really used.
@@ -225,7 +223,7 @@ async fn connect(config: &Config, io: &Handle) -> Result<Connections, StartError
     let opening = async { opening.await.map_err(lost)? };
     let waiting = async { waiting.await.map_err(lost)? };
     let (database, ()) = futures::try_join!(opening, waiting)?;
-    Ok(Connections { cluster, client, admin, publisher, database })
+    Ok(Connections { _cluster: cluster, client, admin, publisher, database })
 }
 
 /// Everything the actors are made from.
@@ -312,21 +310,22 @@ impl Assembly<'_> {
         let instance = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let database = &self.connections.database;
         let duties = delivery::dispatchers(self.config, &instance, database, self.breakers, &self.clock);
+        self.warn_of_stranded(wiring).await;
         for duty in duties.map_err(StartError)? {
-            self.fold_lanes(wiring, &duty).await?;
             dispatchers.push(wiring.dispatcher(duty).await?);
         }
         Ok(dispatchers)
     }
 
-    /// A provider that was taken out of the configuration leaves no notification behind.
-    async fn fold_lanes(&self, wiring: &Wiring, duty: &DispatchDuty) -> Result<(), StartError> {
-        let (database, channel, lanes) = (self.connections.database.clone(), duty.channel, duty.lanes.len() as u16);
-        let folded = wiring.io.spawn(async move { database.fold_lanes(channel, lanes).await }).await;
-        match folded {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(StartError(error.to_string())),
-            Err(error) => Err(StartError(error.to_string())),
+    /// Requests that arrive for a channel without a provider become dead letters; what waits there since it had one
+    /// goes on when it has one again.
+    async fn warn_of_stranded(&self, wiring: &Wiring) {
+        let served: HashSet<Channel> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
+        for channel in Channel::ALL.into_iter().filter(|channel| !served.contains(channel)) {
+            let database = self.connections.database.clone();
+            if let Ok(Ok(waiting @ 1..)) = wiring.io.spawn(async move { database.unsettled(channel).await }).await {
+                tracing::warn!(%channel, waiting, "notifications wait for a provider of their channel");
+            }
         }
     }
 

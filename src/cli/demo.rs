@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::domain::record::Headers;
 use crate::handlers::Registry;
 use crate::ports::cluster::ClusterView as _;
-use crate::ports::ledger::{Brief, NotificationLedger as _, State};
+use crate::ports::ledger::{Brief, NotificationLedger as _};
 use crate::telemetry::logging;
 use crate::telemetry::metrics_server::MetricsPage;
 
@@ -312,14 +312,15 @@ impl Watcher {
             self.dead.extend(line_of(&letter.headers));
         }
         let routed = self.is_routed(service).await;
-        // A contact that arrives may still set a notification free; everything else that was settled stays so.
-        let waiting = self.known.values().filter(|b| b.state == State::AwaitingContact);
-        let waiting = waiting.filter_map(|b| b.causation_id.clone());
-        let ids: Vec<String> = self.fed[self.settled..].iter().flatten().cloned().chain(waiting).collect();
+        // A contact that arrives may still set a notification free; what is settled stays so.
+        let moving = self.known.values().filter(|b| !b.state.is_settled());
+        let moving = moving.filter_map(|b| b.causation_id.clone());
+        let ids: Vec<String> = self.fed[self.settled..].iter().flatten().cloned().chain(moving).collect();
         let briefs = service.database().caused_by(&ids).await.map_err(|e| CliError::Failed(e.to_string()))?;
         self.known.extend(briefs.into_iter().map(|brief| (brief.id.clone(), brief)));
         let account = account(&self.fed, &self.dead, self.known.values(), routed);
-        if account.is_complete() {
+        // Until routing is done with everything, an event may get a second notification.
+        if routed && account.is_complete() {
             self.settled = self.fed.len();
         }
         Ok(account)

@@ -28,16 +28,16 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     file: Option<PathBuf>,
     /// The record's key and aggregateId [default: data.orderId, userId or productId]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "file")]
     key: Option<String>,
     /// The topic [default: the event type's]
     #[arg(long)]
     topic: Option<String>,
     /// The event's id [default: a new UUID]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "file")]
     event_id: Option<String>,
     /// Ties the event to others [default: none]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "file")]
     correlation_id: Option<String>,
 }
 

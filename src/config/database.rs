@@ -16,11 +16,6 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
-    /// True for SQLite, false for PostgreSQL.
-    pub fn is_sqlite(&self) -> bool {
-        self.url.expose().starts_with("sqlite://")
-    }
-
     pub(super) fn validate(&self, mistakes: &mut Vec<Mistake>) {
         let key = "database.url";
         match self.url.expose().strip_prefix("sqlite://") {

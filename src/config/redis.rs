@@ -1,4 +1,4 @@
-//! `[redis]`: an optional cache of processed ids that several instances share.
+//! `[redis]`: an optional Redis, which health watches.
 
 use serde::{Deserialize, Serialize};
 

@@ -206,7 +206,11 @@ fn the_environment_is_the_topmost_layer() {
             ("PATH", "/bin"),
         ],
     );
-    assert!(config.kafka.is_embedded() && !config.database.is_sqlite() && config.redis.url.is_none());
+    assert!(
+        config.kafka.is_embedded()
+            && config.database.url.expose().starts_with("postgres://")
+            && config.redis.url.is_none()
+    );
     assert_eq!(config.http.address.to_string(), "127.0.0.1:0", "the long name wins");
     assert_eq!((config.logging.format, config.logging.filter.as_str()), (LogFormat::Json, "debug"));
     assert_eq!((config.database.max_connections, config.routing.enabled), (7, false));

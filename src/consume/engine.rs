@@ -116,11 +116,7 @@ impl<S: Stage> Loop<S> {
                 () = stop.cancelled(), if !draining => {}
                 // What is in hand cannot be finished now; unsettled, it comes again.
                 () = any_open(&*stage), if draining => return Ok(()),
-                Some(Finished { settled, bytes }) = self.batches.next() => {
-                    self.in_flight -= settled.len();
-                    self.bytes -= bytes;
-                    self.engine.source.settle(&settled);
-                }
+                Some(finished) = self.batches.next() => self.settle(finished),
                 Some(attempt) = self.retries.next() => self.try_again(attempt, &stop).await,
                 taken = take, if !draining && batch > 0 => {
                     let records = taken?;
@@ -131,6 +127,12 @@ impl<S: Stage> Loop<S> {
                 }
             }
         }
+    }
+
+    fn settle(&mut self, Finished { settled, bytes }: Finished) {
+        self.in_flight -= settled.len();
+        self.bytes -= bytes;
+        self.engine.source.settle(&settled);
     }
 
     /// Tries a record again, then what waited behind it.
@@ -181,9 +183,14 @@ impl<S: Stage> Loop<S> {
             return;
         }
         let stage = Arc::clone(&self.engine.stage);
-        let durable = tokio::select! {
-            durable = stage.begin(effects) => durable,
-            () = stop.cancelled().then(|()| any_open(&*stage)) => return,
+        let mut begun = stage.begin(effects);
+        // Earlier batches go on meanwhile: theirs are the time-outs that open the breaker.
+        let durable = loop {
+            tokio::select! {
+                durable = &mut begun => break durable,
+                Some(finished) = self.batches.next() => self.settle(finished),
+                () = stop.cancelled().then(|()| any_open(&*stage)) => return,
+            }
         };
         self.in_flight += records;
         self.bytes += bytes;

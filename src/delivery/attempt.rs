@@ -1,5 +1,6 @@
 //! One attempt, before and after: what is sent, and what its answer means for the ledger.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
 fn unsent(claimed: &Claimed, owner: &str, state: State, now: Timestamp) -> Settlement {
     Settlement {
         id: claimed.id.clone(),
+        channel: claimed.channel,
         owner: owner.to_owned(),
         state,
         next_attempt_at: None,
@@ -102,6 +104,14 @@ fn fail(settlement: Settlement, claimed: &Claimed, attempts: u32, mut failure: F
         reason: Some(failure.reason.clone()),
         outbox: lifecycle::failed(claimed, attempts, failure, now),
         ..settlement
+    }
+}
+
+/// Counts those of the settlements that the ledger took.
+pub fn count_settled(settlements: &[Settlement], taken: &[String]) {
+    let taken: HashSet<&str> = taken.iter().map(String::as_str).collect();
+    for settlement in settlements.iter().filter(|s| s.state.is_settled() && taken.contains(s.id.as_str())) {
+        events::settled(settlement.channel.as_str(), settlement.state.as_str());
     }
 }
 
@@ -153,26 +163,27 @@ pub fn conclude(
                 unknowns: claimed.unknowns + u32::from(outcome == Outcome::Unknown),
                 ..unsent(claimed, owner, State::Retrying, now)
             };
-            after(error, answered.probe, settlement, claimed, number, lane, schedule, now)
+            let rules = Rules { lanes: lane.lanes, schedule, on_unknown: lane.on_unknown };
+            after(error, answered.probe, settlement, claimed, number, &lane.name, rules, now)
         }
     }
 }
 
-/// What becomes of a notification whose sender ended before the answer came. Its attempt is recorded as unknown
-/// already.
+/// What becomes of a notification whose sender ended before the provider's answer came. Its attempt is recorded as
+/// unknown already.
 pub fn conclude_interrupted(
     claimed: &Claimed,
-    lane: &LaneSettings,
-    schedule: &Schedule,
+    provider: &str,
+    rules: Rules<'_>,
     owner: &str,
     now: Timestamp,
 ) -> Settlement {
-    events::provider_answered(&lane.name, Outcome::Unknown.as_str());
+    events::provider_answered(provider, Outcome::Unknown.as_str());
     let error = SendError::Unknown("the process ended before the provider's answer".to_owned());
     // The database counted this unknown when it took the notification over; the rule asks for those before it.
     let before = Claimed { unknowns: claimed.unknowns.saturating_sub(1), ..claimed.clone() };
     let settlement = unsent(claimed, owner, State::Retrying, now);
-    after(&error, false, settlement, &before, claimed.attempts, lane, schedule, now)
+    after(&error, false, settlement, &before, claimed.attempts, provider, rules, now)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -182,12 +193,11 @@ fn after(
     settlement: Settlement,
     claimed: &Claimed,
     attempts: u32,
-    lane: &LaneSettings,
-    schedule: &Schedule,
+    provider: &str,
+    rules: Rules<'_>,
     now: Timestamp,
 ) -> Settlement {
     let progress = Progress { id: &claimed.id, round: claimed.round, lane: claimed.lane, unknowns: claimed.unknowns };
-    let rules = Rules { lanes: lane.lanes, schedule, on_unknown: lane.on_unknown };
     match after_failure(error, probe, progress, rules, now) {
         Next::Again { at, round, lane: next } => {
             let wait = match Duration::try_from(at.duration_since(now)) {
@@ -195,7 +205,7 @@ fn after(
                 _ if probe => Wait::ForProvider,
                 _ => Wait::ForNobody,
             };
-            events::delivery_retry(claimed.channel.as_str(), &claimed.id, &lane.name, &error.to_string(), wait);
+            events::delivery_retry(claimed.channel.as_str(), &claimed.id, provider, &error.to_string(), wait);
             Settlement {
                 state: State::Retrying,
                 next_attempt_at: Some(at),
@@ -206,7 +216,7 @@ fn after(
             }
         }
         Next::Failed { class, code } => {
-            let reason = format!("provider {}: {error}", lane.name);
+            let reason = format!("provider {provider}: {error}");
             let failure = Failure::new(class, code, reason, now);
             fail(Settlement { state: State::Failed, ..settlement }, claimed, attempts, failure, now)
         }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use metrics::{Histogram, histogram};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::attempt::{Answered, conclude, prepare, put_back};
+use super::attempt::{Answered, conclude, count_settled, prepare, put_back};
 use super::decide::OnUnknown;
 use super::held::Held;
 use super::render::Templates;
@@ -27,6 +28,9 @@ use crate::telemetry::metric_definitions::DELIVERY_SECONDS;
 
 /// After the first answer, others are waited for this long: settling together is what makes settling fast.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// A provider that does not keep its time-out is given up so much later.
+const OVERTIME: Duration = Duration::from_secs(2);
 
 /// However soon something is due, the ledger is not asked more often than this.
 const MIN_NAP: Duration = Duration::from_millis(5);
@@ -65,6 +69,8 @@ pub struct LaneSettings {
     pub name: String,
     /// The provider.
     pub provider: Arc<dyn Provider>,
+    /// How long a send may take.
+    pub timeout: Duration,
     /// What to do when nobody knows whether it took a notification.
     pub on_unknown: OnUnknown,
     /// Calls a second at most.
@@ -102,7 +108,10 @@ impl Lane {
     }
 
     /// Claims, sends and settles until `stop`; then waits for the answers that are due and settles them.
-    pub async fn run(self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// When a send was lost: whoever is built in this place takes over what this one held.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), String> {
         let mut sends: JoinSet<Answer> = JoinSet::new();
         let mut settled: Vec<Settlement> = Vec::new();
         let mut paused_until = Duration::ZERO;
@@ -110,7 +119,7 @@ impl Lane {
         let mut trouble = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
             if stop.is_cancelled() && sends.is_empty() && settled.is_empty() {
-                return;
+                return Ok(());
             }
             work.mark_unchanged();
             let turn = self.turn(&mut sends, &mut settled, paused_until, &stop).await;
@@ -128,9 +137,9 @@ impl Lane {
             let idle = claimed == 0;
             if let Some(answer) = self.wait(&mut sends, &mut work, paused_until, idle, &stop).await {
                 tokio::time::sleep(GATHER).await;
-                self.take_answer(answer, &mut settled, &mut paused_until);
+                self.take_answer(answer?, &mut settled, &mut paused_until);
                 while let Some(answer) = sends.try_join_next() {
-                    self.take_answer(answer.map_err(|e| e.to_string()), &mut settled, &mut paused_until);
+                    self.take_answer(answer.map_err(lost)?, &mut settled, &mut paused_until);
                 }
             }
         }
@@ -182,7 +191,10 @@ impl Lane {
     /// Settles a batch; when the database refuses its content, each one singly, so that one cannot hold up the others.
     async fn settle(&self, settled: &mut Vec<Settlement>) -> Result<(), LedgerError> {
         match self.guarded(self.context.ledger.settle(settled)).await {
-            Ok(_) => self.held.remove(settled.iter().map(|s| s.id.as_str())),
+            Ok(taken) => {
+                self.held.remove(settled.iter().map(|s| s.id.as_str()));
+                count_settled(settled, &taken);
+            }
             Err(LedgerError::Rejected(reason)) if settled.len() == 1 => {
                 tracing::error!(reason, notification = settled[0].id, "a settlement is refused; its lease will expire");
                 self.held.remove(settled.iter().map(|s| s.id.as_str()));
@@ -275,9 +287,13 @@ impl Lane {
                 (message.to.clone().unwrap_or_else(|| "administrators".to_owned()), message.attempt, permit.is_probe());
             // A task of its own: a provider that panics loses its answer, not the notification.
             let sending = tokio::spawn(async move { provider.send(&message).await });
+            // Providers keep their own time-out, and say what it means; this one is for those that hang all the same.
+            let patience = settings.timeout + OVERTIME;
+            let sending = tokio::time::timeout(patience, AbortOnDropHandle::new(sending));
             let result = match sending.await {
-                Ok(result) => result,
-                Err(error) => Err(SendError::Unknown(format!("the provider's code panicked: {error}"))),
+                Ok(Ok(result)) => result,
+                Ok(Err(error)) => Err(SendError::Unknown(format!("the provider's code panicked: {error}"))),
+                Err(_) => Err(SendError::Unknown(format!("no answer within {} ms", patience.as_millis()))),
             };
             permit.report(match &result {
                 Err(SendError::Transient(_) | SendError::Unknown(_)) => CallOutcome::Failure(1),
@@ -288,12 +304,7 @@ impl Lane {
         }
     }
 
-    fn take_answer(&self, answer: Result<Answer, String>, settled: &mut Vec<Settlement>, paused_until: &mut Duration) {
-        let answer = match answer {
-            Ok(answer) => answer,
-            // Only a cancelled task ends so; its lease expires and the outcome becomes unknown.
-            Err(error) => return tracing::error!(error, "a send was lost"),
-        };
+    fn take_answer(&self, answer: Answer, settled: &mut Vec<Settlement>, paused_until: &mut Duration) {
         let now = self.context.clock.now();
         if let Err(SendError::RateLimited { retry_after, .. }) = &answer.result {
             *paused_until = (*paused_until).max(self.context.clock.monotonic() + *retry_after);
@@ -335,7 +346,7 @@ impl Lane {
         let mut position = self.settings.breaker.watch();
         let stopping = stop.is_cancelled();
         tokio::select! {
-            Some(answer) = sends.join_next(), if !sends.is_empty() => Some(answer.map_err(|e| e.to_string())),
+            Some(answer) = sends.join_next(), if !sends.is_empty() => Some(answer.map_err(lost)),
             Ok(()) = work.changed(), if !stopping => None,
             Ok(()) = position.changed(), if !stopping => None,
             () = stop.cancelled(), if !stopping => None,
@@ -389,4 +400,8 @@ impl Lane {
         }
         result
     }
+}
+
+fn lost(error: JoinError) -> String {
+    format!("a send was lost: {error}")
 }

@@ -77,18 +77,22 @@ impl OutboxRelay {
         if count == 0 {
             return Ok(0);
         }
-        let ids: Vec<i64> = waiting.iter().map(|w| w.id).collect();
         let (events, letters): (Vec<Waiting>, Vec<Waiting>) =
             waiting.into_iter().partition(|w| w.kind == OutboxKind::Lifecycle);
-        let letters: Vec<_> = letters.iter().filter_map(read_letter).collect();
+        if !events.is_empty() {
+            let ids: Vec<i64> = events.iter().map(|w| w.id).collect();
+            let records = events.into_iter().map(|w| self.record(w)).collect();
+            for (_, error) in self.publisher.publish(records).await {
+                tracing::error!(%error, "Kafka refuses a lifecycle event for good; it is dropped");
+            }
+            self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
+        }
         if !letters.is_empty() {
+            let ids: Vec<i64> = letters.iter().map(|w| w.id).collect();
+            let letters = letters.iter().filter_map(read_letter).collect();
             self.dead_letters.park(letters).await.map_err(|e| e.to_string())?;
+            self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
         }
-        let records = events.into_iter().map(|w| self.record(w)).collect();
-        for (_, error) in self.publisher.publish(records).await {
-            tracing::error!(%error, "Kafka refuses a lifecycle event for good; it is dropped");
-        }
-        self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
         Ok(count)
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{conclude_interrupted, put_back};
+use super::attempt::{conclude_interrupted, count_settled, put_back};
+use super::decide::{OnUnknown, Rules};
 use super::held::Held;
 use super::lane::{DispatchContext, LaneSettings};
 use crate::domain::channel::Channel;
@@ -60,6 +61,9 @@ impl LeaseKeeper {
         let ledger = &self.context.ledger;
         let now = self.context.clock.now();
         ledger.renew(&self.owner, &self.held.ids(), now + self.context.lease).await?;
+        // A provider that was taken out of the configuration leaves no notification behind, nor does an instance that
+        // still has the old one.
+        ledger.fold_lanes(self.channel, self.lanes.len() as u16).await?;
         if !take_over {
             return Ok(());
         }
@@ -72,22 +76,22 @@ impl LeaseKeeper {
             let interrupted = taken.iter().filter(|(_, provider)| provider.is_some()).count();
             tracing::warn!(channel = %self.channel, notifications = taken.len(), interrupted, "took over from an owner that is gone");
             let settlements: Vec<Settlement> =
-                taken.iter().map(|(claimed, interrupted)| self.conclude(claimed, interrupted.is_some(), now)).collect();
-            ledger.settle(&settlements).await?;
+                taken.iter().map(|(claimed, provider)| self.conclude(claimed, provider.as_deref(), now)).collect();
+            count_settled(&settlements, &ledger.settle(&settlements).await?);
         }
     }
 
-    fn conclude(&self, claimed: &Claimed, interrupted: bool, now: Timestamp) -> Settlement {
-        // A provider may have been taken out of the configuration meanwhile.
-        let known = usize::from(claimed.lane) < self.lanes.len();
-        let claimed = Claimed { lane: if known { claimed.lane } else { 0 }, ..claimed.clone() };
-        match self.lane_of(claimed.lane) {
-            Some(lane) if interrupted => conclude_interrupted(&claimed, lane, &self.context.schedule, &self.owner, now),
-            _ => put_back(&claimed, &self.owner, now),
-        }
-    }
-
-    fn lane_of(&self, index: u16) -> Option<&LaneSettings> {
-        self.lanes.get(usize::from(index)).or(self.lanes.first()).map(|lane| &**lane)
+    fn conclude(&self, claimed: &Claimed, interrupted: Option<&str>, now: Timestamp) -> Settlement {
+        let lanes = self.lanes.len() as u16;
+        let Some(provider) = interrupted else {
+            let lane = if claimed.lane < lanes { claimed.lane } else { 0 };
+            return put_back(&Claimed { lane, ..claimed.clone() }, &self.owner, now);
+        };
+        // Only the provider that may have it knows its idempotency key. If it is no longer there, a person decides.
+        let lane = self.lanes.iter().find(|lane| lane.name == provider);
+        let claimed = Claimed { lane: lane.map_or(0, |lane| lane.index), ..claimed.clone() };
+        let on_unknown = lane.map_or(OnUnknown::Hold, |lane| lane.on_unknown);
+        let rules = Rules { lanes, schedule: &self.context.schedule, on_unknown };
+        conclude_interrupted(&claimed, provider, rules, &self.owner, now)
     }
 }

@@ -1,5 +1,6 @@
 //! Dead letters: the complete story of a record that could not be processed, with its bytes recoverable exactly.
 
+use std::error::Error;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -75,6 +76,16 @@ impl Failure {
             first_at: now,
             last_at: now,
         }
+    }
+
+    /// A failure with what the error says, and the errors behind it.
+    pub fn of(class: ErrorClass, code: impl Into<String>, error: &dyn Error, now: Timestamp) -> Self {
+        let (mut chain, mut cause) = (Vec::new(), error.source());
+        while let Some(error) = cause {
+            chain.push(error.to_string().chars().filter(|c| *c != '\0').take(MAX_REASON_CHARS).collect());
+            cause = error.source();
+        }
+        Self { chain, ..Self::new(class, code, error.to_string(), now) }
     }
 }
 

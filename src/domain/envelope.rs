@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::DecodeError;
+use super::object::Object;
 use super::time::parse_rfc3339;
 
 /// A decoded envelope. Its `data` is still text: only a handler that wants the event decodes it.
@@ -34,7 +34,7 @@ pub struct Envelope<'a> {
 
 /// The optional `metadata` of an envelope.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 pub struct Metadata<'a> {
     /// The program that published the event.
     #[serde(borrow, default)]
@@ -51,7 +51,7 @@ pub struct Metadata<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an envelope object")]
+#[serde(rename_all = "camelCase")]
 struct Wire<'a> {
     #[serde(borrow)]
     event_id: Cow<'a, str>,
@@ -65,7 +65,7 @@ struct Wire<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     #[serde(borrow, default)]
-    metadata: Option<Metadata<'a>>,
+    metadata: Option<Object<Metadata<'a>>>,
 }
 
 impl<'a> Envelope<'a> {
@@ -95,7 +95,7 @@ impl<'a> Envelope<'a> {
             timestamp: wire.timestamp,
             occurred_at,
             data: wire.data,
-            metadata: wire.metadata.unwrap_or_default(),
+            metadata: wire.metadata.map(|Object(metadata)| metadata).unwrap_or_default(),
         })
     }
 
@@ -143,10 +143,10 @@ pub(crate) fn non_empty(field: &str, value: &str) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Parses JSON; only a text that fails is read a second time, to learn which field is at fault.
+/// Parses a JSON object; only a text that fails is read a second time, to learn which field is at fault.
 pub(crate) fn from_json<'a, T: Deserialize<'a>>(text: &'a str, at: &str) -> Result<T, DecodeError> {
     match serde_json::from_str(text) {
-        Ok(value) => Ok(value),
+        Ok(Object(value)) => Ok(value),
         Err(error) => Err(explain::<T>(text, at, &error)),
     }
 }
@@ -156,7 +156,7 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, at: &str, plain: &serde_json::
         return DecodeError::InvalidJson(plain.to_string());
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
+    let Err(error) = serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) else {
         return DecodeError::InvalidJson(plain.to_string());
     };
     let path = error.path().to_string();
@@ -233,17 +233,6 @@ pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     json
 }
 
-/// Parses JSON into an owned type, with errors as in [`Envelope::decode`].
-///
-/// # Errors
-/// A [`DecodeError`] that names the field and the rule.
-pub fn from_json_owned<T: DeserializeOwned>(text: &str) -> Result<T, DecodeError> {
-    match serde_json::from_str::<T>(text) {
-        Ok(value) => Ok(value),
-        Err(error) => Err(explain::<T>(text, "", &error)),
-    }
-}
-
 impl fmt::Display for Envelope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.event_type, self.event_id)
@@ -300,6 +289,14 @@ mod tests {
         assert!(Envelope::decode(Some(null.as_bytes())).is_ok());
         let wrong = error_of(&GOOD.replace(r#""shop""#, "7"));
         assert!(wrong.to_string().contains("metadata.source"), "{wrong}");
+    }
+
+    #[test]
+    fn lists_are_no_objects() {
+        let list = r#"["e","OrderCreated","o",1,"2026-01-15T10:30:00Z",{},null]"#;
+        assert_eq!(error_of(list).to_string(), "`envelope` is invalid: invalid type: sequence, expected an object");
+        let metadata = error_of(&GOOD.replace(r#"{"source":"shop"}"#, r#"["shop"]"#));
+        assert!(metadata.to_string().contains("`metadata`"), "{metadata}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod events;
 pub mod ids;
 pub mod notification;
 pub mod number;
+mod object;
 pub mod recipient;
 pub mod record;
 pub mod time;

@@ -82,7 +82,7 @@ impl Draft {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 struct RequestWire<'a> {
     #[serde(borrow)]
     r#type: Cow<'a, str>,

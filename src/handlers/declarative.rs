@@ -44,6 +44,7 @@ impl Pointer {
             ("eventType", []) => text(&envelope.event_type),
             ("aggregateId", []) => text(&envelope.aggregate_id),
             ("timestamp", []) => text(&envelope.timestamp),
+            ("version", []) => serde_json::value::to_raw_value(&envelope.version).ok(),
             ("metadata", [field]) => match field.as_str() {
                 "source" => envelope.metadata.source.as_deref().and_then(text),
                 "correlationId" => text(envelope.correlation_id()),

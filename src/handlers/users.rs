@@ -1,6 +1,7 @@
 //! Users: the welcome mail, and what the recipients directory learns from them.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::payload::variables;
 use super::registry::{HandlerError, Output};
@@ -35,42 +36,23 @@ struct Welcome<'a> {
 /// Lenient on purpose: the directory takes what it understands, and never makes a dead letter of an event that is
 /// otherwise fine. `UserUpdated` may carry the fields in `data` or in `data.changes`.
 pub fn directory_entry(envelope: &Envelope<'_>) -> Option<Recipient> {
-    #[derive(Deserialize)]
-    struct Data {
-        #[serde(rename = "userId")]
-        user_id: String,
-        #[serde(flatten)]
-        contact: Contact,
-        #[serde(default)]
-        changes: Option<Contact>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Contact {
-        #[serde(default)]
-        email: serde_json::Value,
-        #[serde(default)]
-        phone: serde_json::Value,
-        #[serde(default)]
-        locale: serde_json::Value,
-        #[serde(default)]
-        time_zone: serde_json::Value,
-    }
     if !matches!(envelope.event_type.as_ref(), "UserRegistered" | "UserUpdated") {
         return None;
     }
-    let data: Data = serde_json::from_str(envelope.data.get()).ok()?;
-    let changes = data.changes.unwrap_or_default();
-    let pick = |changed: serde_json::Value, plain: serde_json::Value| {
-        let text = |v: serde_json::Value| v.as_str().filter(|s| non_empty("", s).is_ok()).map(str::to_owned);
-        text(changed).or_else(|| text(plain))
+    let data: Map<String, Value> = serde_json::from_str(envelope.data.get()).ok()?;
+    // `changes` may be anything, such as a list of field names.
+    let changes = data.get("changes").and_then(Value::as_object);
+    let pick = |field: &str| {
+        let places = [changes.and_then(|c| c.get(field)), data.get(field)];
+        let text = places.into_iter().flatten().filter_map(Value::as_str).find(|text| non_empty("", text).is_ok());
+        text.map(str::to_owned)
     };
     let recipient = Recipient {
-        email: pick(changes.email, data.contact.email),
-        phone: pick(changes.phone, data.contact.phone),
-        locale: pick(changes.locale, data.contact.locale),
-        time_zone: pick(changes.time_zone, data.contact.time_zone),
-        id: data.user_id,
+        email: pick("email"),
+        phone: pick("phone"),
+        locale: pick("locale"),
+        time_zone: pick("timeZone"),
+        id: data.get("userId")?.as_str()?.to_owned(),
     };
     let tells = recipient.email.is_some()
         || recipient.phone.is_some()
@@ -97,6 +79,8 @@ mod tests {
         let told = entry("UserUpdated", r#"{"userId":"u","email":"old@b.c","changes":{"email":"new@b.c"}}"#);
         assert_eq!(told.and_then(|r| r.email).as_deref(), Some("new@b.c"));
         assert_eq!(entry("UserUpdated", r#"{"userId":"u","changes":{"nickname":"x"}}"#), None);
+        let told = entry("UserUpdated", r#"{"userId":"u","email":"new@b.c","changes":["email"]}"#);
+        assert_eq!(told.and_then(|r| r.email).as_deref(), Some("new@b.c"));
         assert_eq!(entry("UserUpdated", r#"{"changes":{"email":"a@b.c"}}"#), None);
         assert_eq!(entry("UserLogin", r#"{"userId":"u","email":"a@b.c"}"#), None);
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::problem::problem;
 use super::state::{RunningParts, SharedState};
+use crate::ports::ledger::LedgerError;
 
 /// No answer of the API takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -49,7 +50,7 @@ pub async fn notification(request: HttpRequest, id: web::Path<String>, state: we
     let (id, wanted) = (id.clone(), id.into_inner());
     let found = one(&request, &state, "notification", &id, |running| {
         let ledger = Arc::clone(&running.ledger);
-        async move { ledger.notification(&wanted).await.map_err(|e| e.to_string()) }
+        async move { none_if_refused(ledger.notification(&wanted).await) }
     });
     found.await.map_or_else(refuse, |view| HttpResponse::Ok().json(view))
 }
@@ -66,6 +67,14 @@ pub async fn parked_payload(
         async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) }
     });
     found.await.map_or_else(refuse, |bytes| HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
+}
+
+/// An id that the database cannot even compare with, such as one with a NUL, is nobody's.
+fn none_if_refused<T>(found: Result<Option<T>, LedgerError>) -> Result<Option<T>, String> {
+    match found {
+        Err(LedgerError::Rejected(_)) => Ok(None),
+        found => found.map_err(|e| e.to_string()),
+    }
 }
 
 /// What an id names; a client that may not ask, a database that does not answer, and an id of nothing are refused.
@@ -107,7 +116,7 @@ pub async fn system(request: HttpRequest, state: web::Data<SharedState>) -> Http
                 })
                 .collect();
             let paused: Vec<String> = source.paused.iter().map(ToString::to_string).collect();
-            json!({"group": group, "running": health.source.is_some(), "paused": paused, "assignment": assignment})
+            json!({"group": group, "running": health.source.is_some(), "paused": paused, "assignment": assignment, "lostAssignments": source.lost_assignments})
         })
         .collect();
     let breakers: Vec<_> =

@@ -189,6 +189,7 @@ pub struct AttemptEnd {
 #[allow(missing_docs)]
 pub struct Settlement {
     pub id: String,
+    pub channel: Channel,
     pub owner: String,
     pub state: State,
     /// When it is due again, for states that are.
@@ -300,12 +301,12 @@ pub trait NotificationLedger: Send + Sync {
     /// When none was recorded: then nothing may be sent.
     async fn begin_attempts(&self, owner: &str, attempts: &[AttemptStart]) -> Result<Vec<String>, LedgerError>;
 
-    /// Settles claimed notifications with their outbox messages, each only while its owner still holds it. Returns how
-    /// many were settled.
+    /// Settles claimed notifications with their outbox messages, each only while its owner still holds it. Returns
+    /// the ids of those that were.
     ///
     /// # Errors
     /// When nothing was stored.
-    async fn settle(&self, settlements: &[Settlement]) -> Result<u64, LedgerError>;
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<String>, LedgerError>;
 
     /// Extends the leases of these notifications, as far as this owner holds them. A notification that its owner lost
     /// track of is not among them: its lease expires and it is taken over.
@@ -328,11 +329,17 @@ pub trait NotificationLedger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError>;
 
-    /// Moves notifications of lanes that no longer exist to the channel's first lane.
+    /// Moves notifications that are or become due, in lanes that no longer exist, to the channel's first lane.
     ///
     /// # Errors
     /// When nothing was moved.
     async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError>;
+
+    /// How many notifications of a channel are not settled.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn unsettled(&self, channel: Channel) -> Result<u64, LedgerError>;
 
     /// One notification with all its attempts.
     ///

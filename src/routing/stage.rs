@@ -14,7 +14,7 @@ use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::stage::{Decision, Durable, Stage};
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::{Failure, Stage as StageName};
-use crate::domain::envelope::Envelope;
+use crate::domain::envelope::{Envelope, non_empty};
 use crate::domain::error::ErrorClass;
 use crate::domain::notification::{Draft, SOURCE};
 use crate::domain::recipient::Recipient;
@@ -104,6 +104,10 @@ impl RoutingStage {
             match handler(&envelope) {
                 Ok(output) => {
                     for draft in output.drafts {
+                        // It is made from an identifier of the event, which may have its full length already.
+                        if let Err(error) = non_empty("aggregateId of the request", &draft.aggregate_id) {
+                            return Decision::Fail(failure(&HandlerError::Invalid(error), now));
+                        }
                         routed.outputs.push(self.outbound(&draft, &envelope, incoming, now));
                         routed.counted.push((draft.channel, draft.template));
                     }
@@ -197,6 +201,7 @@ impl Stage for RoutingStage {
         let mut effect_of = Vec::with_capacity(effects.len());
         let mut recipients = Vec::new();
         let mut published: HashMap<Counted, u64> = HashMap::new();
+        let mut kinds = Vec::with_capacity(effects.len());
         for (index, routed) in effects.into_iter().enumerate() {
             recipients.extend(routed.contact);
             if routed.outputs.is_empty() {
@@ -206,7 +211,8 @@ impl Stage for RoutingStage {
             for (output, counted) in routed.outputs.into_iter().zip(routed.counted) {
                 records.push(output);
                 effect_of.push(index);
-                *published.entry(counted).or_default() += 1;
+                *published.entry(counted.clone()).or_default() += 1;
+                kinds.push(counted);
             }
         }
         self.learn(recipients).await;
@@ -219,6 +225,11 @@ impl Stage for RoutingStage {
         async move {
             let refused = in_flight.durable().await;
             histogram.record_many((clock.monotonic() - begun).as_secs_f64(), count);
+            for (index, _) in &refused {
+                if let Some(count) = published.get_mut(&kinds[*index]) {
+                    *count -= 1;
+                }
+            }
             for ((channel, template), count) in published {
                 counter!(REQUESTS_PUBLISHED, "channel" => channel.as_str(), "template" => template.into_owned())
                     .increment(count);
@@ -235,7 +246,7 @@ impl Stage for RoutingStage {
 }
 
 fn failure(error: &HandlerError, now: Timestamp) -> Failure {
-    Failure::new(error.class(), error.code(), error.to_string(), now)
+    Failure::of(error.class(), error.code(), error, now)
 }
 
 fn refusal(error: PublishError, now: Timestamp) -> Failure {

@@ -46,9 +46,13 @@ fn note(kind: NotableKind, text: impl FnOnce() -> String) {
     }
 }
 
+/// A notification came to its end, and the ledger has it.
+pub fn settled(channel: &'static str, outcome: &'static str) {
+    counter!(SETTLED, "channel" => channel, "outcome" => outcome).increment(1);
+}
+
 /// A provider accepted a notification.
 pub fn delivered(channel: &'static str, template: &str, to: &str, provider: &str, attempt: u32) {
-    counter!(SETTLED, "channel" => channel, "outcome" => "sent").increment(1);
     debug!(channel, template, provider, attempt, "notification accepted");
     note(NotableKind::Delivered, || {
         let tries = if attempt > 1 { format!(" at attempt {attempt}") } else { String::new() };
@@ -58,7 +62,6 @@ pub fn delivered(channel: &'static str, template: &str, to: &str, provider: &str
 
 /// A notification failed for good.
 pub fn delivery_failed(channel: &'static str, id: &str, reason: &str) {
-    counter!(SETTLED, "channel" => channel, "outcome" => "failed").increment(1);
     warn!(channel, notification = id, reason, "notification failed");
 }
 

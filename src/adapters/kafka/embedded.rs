@@ -10,15 +10,11 @@ use rdkafka::mocking::MockCluster;
 
 use super::admin::TopicPlan;
 
-enum Command {
-    Down,
-    Up,
-}
-
 /// A running mock cluster; it ends when this is dropped.
 pub struct EmbeddedCluster {
     brokers: String,
-    commands: Sender<Command>,
+    /// Dropped with this, which ends the cluster's thread.
+    _alive: Sender<()>,
 }
 
 impl EmbeddedCluster {
@@ -27,7 +23,7 @@ impl EmbeddedCluster {
     /// # Errors
     /// What librdkafka says.
     pub fn start(topics: Vec<TopicPlan>) -> Result<Self, String> {
-        let (commands, receive) = channel();
+        let (alive, ended) = channel::<()>();
         let (ready, started) = channel();
         // The cluster's handle is bound to one thread.
         thread::Builder::new()
@@ -42,33 +38,15 @@ impl EmbeddedCluster {
                 if ready.send(answer).is_err() {
                     return;
                 }
-                while let Ok(command) = receive.recv() {
-                    let done = match command {
-                        Command::Down => cluster.broker_down(1),
-                        Command::Up => cluster.broker_up(1),
-                    };
-                    if let Err(error) = done {
-                        tracing::warn!(%error, "the embedded broker did not obey");
-                    }
-                }
+                let _ = ended.recv();
             })
             .map_err(|e| e.to_string())?;
         let brokers = started.recv().map_err(|_| "its thread ended".to_owned())??;
-        Ok(Self { brokers, commands })
+        Ok(Self { brokers, _alive: alive })
     }
 
     /// `bootstrap.servers` of the cluster.
     pub fn brokers(&self) -> &str {
         &self.brokers
-    }
-
-    /// Takes the broker away: connections break and new ones are refused.
-    pub fn down(&self) {
-        let _ = self.commands.send(Command::Down);
-    }
-
-    /// Brings the broker back with all its records.
-    pub fn up(&self) {
-        let _ = self.commands.send(Command::Up);
     }
 }

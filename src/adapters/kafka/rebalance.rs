@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::tracker::{Partition, Tracker};
+use super::tracker::{Moved, Partition, Tracker};
 
 /// librdkafka's log lines and errors, as structured logs.
 pub fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -54,7 +54,7 @@ impl ConsumerContext for GroupContext {
         let positions = self.tracker.revoke(&partitions, self.patience);
         tracing::info!(group = self.group, partitions = partitions.len(), "partitions revoked");
         // librdkafka commits what is stored before it gives the partitions up.
-        store(consumer, positions);
+        store(consumer, &positions);
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -73,18 +73,28 @@ impl ConsumerContext for GroupContext {
 }
 
 /// Stores positions for the next commit. Each is the offset to go on with.
-pub fn store(consumer: &BaseConsumer<GroupContext>, positions: Vec<(Partition, i64)>) {
+pub fn store(consumer: &BaseConsumer<GroupContext>, positions: &[Moved]) {
     if positions.is_empty() {
         return;
     }
-    let mut list = TopicPartitionList::with_capacity(positions.len());
-    for ((topic, partition), position) in positions {
-        // Cannot fail for an ordinary offset; one that is not stored is only committed later.
-        let _ = list.add_partition_offset(&topic, partition, Offset::Offset(position));
-    }
-    if let Err(error) = consumer.store_offsets(&list) {
+    if let Err(error) = consumer.store_offsets(&list(positions.iter())) {
         tracing::debug!(%error, "offsets were not stored: the partition is someone else's by now");
     }
+    let back = list(positions.iter().filter(|moved| moved.back));
+    if back.count() > 0
+        && let Err(error) = consumer.commit(&back, CommitMode::Async)
+    {
+        tracing::warn!(%error, "an offset that went back was not committed");
+    }
+}
+
+fn list<'a>(positions: impl Iterator<Item = &'a Moved>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for Moved { partition: (topic, partition), position, .. } in positions {
+        // Cannot fail for an ordinary offset; one that is not stored is only committed later.
+        let _ = list.add_partition_offset(topic, *partition, Offset::Offset(*position));
+    }
+    list
 }
 
 /// Native lists are not kept: one that outlives its consumer blocks the consumer's end (rust-rdkafka #453).

@@ -189,7 +189,7 @@ impl Poller {
         let mut applied = (false, 0);
         let mut waiting: Option<(Vec<Record>, Instant)> = None;
         while !self.stop.load(Ordering::Acquire) {
-            store(&self.consumer, self.tracker.unstored());
+            store(&self.consumer, &self.tracker.unstored());
             self.learn_committed();
             applied = self.apply_pause(applied);
             // A batch that waits for room is a short pause in taking; a long one pauses the partitions, and then
@@ -307,7 +307,7 @@ impl Poller {
 
     /// Commits what is settled and leaves the group. Blocks while the broker is away, which harms nobody here.
     fn close(self) {
-        store(&self.consumer, self.tracker.unstored());
+        store(&self.consumer, &self.tracker.unstored());
         // What is still in hand will not be finished: the revoke on closing must not wait for it.
         self.tracker.close();
         drop(self.consumer);

@@ -14,6 +14,17 @@ use crate::telemetry::events;
 /// A partition by its topic and number.
 pub type Partition = (Arc<str>, i32);
 
+/// A position to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Of which partition.
+    pub partition: Partition,
+    /// The offset to go on with.
+    pub position: i64,
+    /// It lies before what is committed: librdkafka commits such a one only when it is told so.
+    pub back: bool,
+}
+
 #[derive(Debug)]
 struct Assigned {
     assignment: u64,
@@ -21,6 +32,8 @@ struct Assigned {
     stored: Option<i64>,
     /// What the group had committed before this assignment.
     committed: Option<i64>,
+    /// What is committed lies ahead, at this offset, since the topic was created anew or cut.
+    behind: Option<i64>,
     /// Being taken away: what is in hand may finish, nothing new is begun.
     revoking: bool,
 }
@@ -31,6 +44,7 @@ impl Assigned {
     fn begin(&mut self, record: &Record) {
         if !self.watermark.take(record.at.offset) {
             events::offset_went_back(&record.at.topic, record.at.partition, record.at.offset);
+            self.behind = self.stored.max(self.committed).max(self.behind);
             self.watermark = Watermark::default();
             self.stored = None;
             self.watermark.take(record.at.offset);
@@ -74,6 +88,7 @@ impl Tracker {
             watermark: Watermark::default(),
             stored: None,
             committed: None,
+            behind: None,
             revoking: false,
         };
         inner.partitions.insert(partition, assigned);
@@ -129,7 +144,7 @@ impl Tracker {
     }
 
     /// The positions that moved since the last call, to be stored for the next commit.
-    pub fn unstored(&self) -> Vec<(Partition, i64)> {
+    pub fn unstored(&self) -> Vec<Moved> {
         let mut inner = self.lock();
         let mut moved = Vec::new();
         for (partition, assigned) in &mut inner.partitions {
@@ -137,14 +152,15 @@ impl Tracker {
                 && assigned.stored != Some(position)
             {
                 assigned.stored = Some(position);
-                moved.push((partition.clone(), position));
+                let back = assigned.behind.is_some_and(|behind| position <= behind);
+                moved.push(Moved { partition: partition.clone(), position, back });
             }
         }
         moved
     }
 
     /// Stops new work on partitions, waits a bounded time for what is in hand, and returns how far each is settled.
-    pub fn revoke(&self, partitions: &[Partition], patience: Duration) -> Vec<(Partition, i64)> {
+    pub fn revoke(&self, partitions: &[Partition], patience: Duration) -> Vec<Moved> {
         let mut inner = self.lock();
         let deadline = Instant::now() + if inner.closing { Duration::ZERO } else { patience };
         self.version.fetch_add(1, Ordering::Release);
@@ -166,7 +182,9 @@ impl Tracker {
             .iter()
             .filter_map(|partition| {
                 let assigned = inner.partitions.remove(partition)?;
-                Some((partition.clone(), assigned.watermark.position()?))
+                let position = assigned.watermark.position()?;
+                let back = assigned.behind.is_some_and(|behind| position <= behind);
+                Some(Moved { partition: partition.clone(), position, back })
             })
             .collect()
     }
@@ -246,6 +264,27 @@ mod tests {
         ("t".into(), 0)
     }
 
+    fn moved(position: i64) -> Moved {
+        Moved { partition: partition(), position, back: false }
+    }
+
+    #[test]
+    fn an_offset_that_went_back_is_told_until_it_is_past_what_is_committed() {
+        let tracker = Tracker::default();
+        tracker.assign(partition());
+        tracker.set_committed(&partition(), 3);
+        let positions: Vec<Moved> = [9, 1, 2, 3]
+            .into_iter()
+            .flat_map(|offset| {
+                let taken = tracker.take(vec![record(1, offset)]);
+                tracker.settle(&taken.into_iter().map(Settled::from).collect::<Vec<_>>());
+                tracker.unstored()
+            })
+            .collect();
+        let back = |position| Moved { back: true, ..moved(position) };
+        assert_eq!(positions, [moved(10), back(2), back(3), back(4)]);
+    }
+
     #[test]
     fn work_on_an_earlier_assignment_stores_nothing() {
         let tracker = Tracker::default();
@@ -270,7 +309,7 @@ mod tests {
         let all: Vec<Settled> = taken.iter().cloned().map(Settled::from).collect();
         tracker.settle(&all);
         let positions = revoke.join().expect("no panic");
-        assert_eq!(positions, [(partition(), 7)]);
+        assert_eq!(positions, [moved(7)]);
         assert!(tracker.take(vec![record(1, 7)]).is_empty(), "nothing new is begun");
     }
 
@@ -280,7 +319,7 @@ mod tests {
         tracker.assign(partition());
         let taken = tracker.take(vec![record(1, 5), record(1, 6)]);
         tracker.settle(&[Settled::from(taken[0].clone())]);
-        assert_eq!(tracker.revoke(&[partition()], Duration::from_millis(1)), [(partition(), 6)]);
+        assert_eq!(tracker.revoke(&[partition()], Duration::from_millis(1)), [moved(6)]);
         tracker.settle(&[Settled::from(taken[1].clone())]);
         assert!(tracker.unstored().is_empty());
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::MigrateError;
-use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Executor as _, Transaction};
+use sqlx::{
+    Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction,
+};
 use tokio::sync::watch;
 
 use super::dialect::Dialect;
@@ -17,6 +19,8 @@ use crate::ports::probe::Probe;
 
 /// No operation takes longer; the connection of one that does is given up.
 const OPERATION_DEADLINE: Duration = Duration::from_secs(20);
+/// A connection that is given back must answer within this time.
+const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
 /// A connection must be had within this time.
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -71,6 +75,7 @@ impl Database {
                 .after_connect(move |connection: &mut AnyConnection, _| {
                     Box::pin(async move { connection.execute(setup).await.map(drop) })
                 })
+                .after_release(|connection: &mut AnyConnection, _| Box::pin(is_alive(connection)))
                 .connect_lazy_with(options.clone())
         };
         let (write, read) = match dialect {
@@ -119,6 +124,13 @@ impl Database {
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         self.write.begin_with(self.dialect.begin()).await
     }
+}
+
+/// What is given back to the pool must still answer, and soon: the pool itself asks without a deadline, and a network
+/// that swallows packets would keep every connection, that of an operation given up long ago included, for minutes.
+async fn is_alive(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let silent = |_| sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    tokio::time::timeout(ALIVE_DEADLINE, connection.ping()).await.map_err(silent)?.map(|()| true)
 }
 
 /// Gives an operation its deadline and its error.

@@ -34,6 +34,14 @@ impl Dialect {
         }
     }
 
+    /// Holds rows that were read until the transaction ends, and reads what a transaction before it left.
+    pub fn for_update(self) -> &'static str {
+        match self {
+            Self::Postgres => "FOR UPDATE",
+            Self::Sqlite => "",
+        }
+    }
+
     /// A statement that makes transactions over contacts run one after the other, so that a contact cannot arrive
     /// unseen between the look into the directory and the decision to wait. SQLite's writers do so anyway.
     pub fn contacts_lock(self) -> &'static str {

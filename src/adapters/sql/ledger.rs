@@ -94,37 +94,48 @@ impl NotificationLedger for Database {
     }
 
     async fn begin_attempts(&self, owner: &str, attempts: &[AttemptStart]) -> Result<Vec<String>, LedgerError> {
-        let rows: Vec<StartRow<'_>> = attempts
+        let starts: Vec<StartRow<'_>> = attempts
             .iter()
             .map(|a| StartRow { id: &a.id, number: a.number, provider: &a.provider, started_at: millis(a.started_at) })
             .collect();
         let source = [("id", "text"), ("number", "bigint"), ("provider", "text"), ("started_at", "bigint")];
+        // Held while the attempt is written: a take-over under way is waited for, and then the owner is another one.
+        let rows = self.dialect.rows(&source);
         let statement = format!(
-            "INSERT INTO notification_attempts (notification_id, number, provider, started_at)
-             SELECT r.id, r.number, r.provider, r.started_at
-             FROM {} JOIN notifications n ON n.id = r.id
-             WHERE n.lease_owner = $2 AND n.state = 'sending'
+            "WITH mine AS MATERIALIZED (
+                 SELECT id AS my_id FROM notifications
+                 WHERE id IN (SELECT r.id FROM {rows}) AND lease_owner = $2 AND state = 'sending'
+                 ORDER BY id {})
+             INSERT INTO notification_attempts (notification_id, number, provider, started_at)
+             SELECT r.id, r.number, r.provider, r.started_at FROM {rows} JOIN mine ON my_id = r.id
+             WHERE true
              RETURNING notification_id",
-            self.dialect.rows(&source)
+            self.dialect.for_update()
         );
         bounded(async {
-            let rows =
-                query(sql(statement)).bind(text(to_json(&rows))).bind(owner.to_owned()).fetch_all(&self.write).await?;
+            let rows = query(sql(statement))
+                .bind(text(to_json(&starts)))
+                .bind(owner.to_owned())
+                .fetch_all(&self.write)
+                .await?;
             rows.iter().map(|row| row.try_get("notification_id")).collect()
         })
         .await
     }
 
-    async fn settle(&self, settlements: &[Settlement]) -> Result<u64, LedgerError> {
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<String>, LedgerError> {
         settle(self, settlements).await
     }
 
     async fn renew(&self, owner: &str, ids: &[String], until: Timestamp) -> Result<u64, LedgerError> {
+        // One that is being settled at this moment needs no renewal; waiting for it could be a deadlock.
         let statement = format!(
-            "UPDATE notifications SET lease_until = $2
-             FROM {} WHERE notifications.id = r.id AND notifications.lease_owner = $3
-                       AND notifications.state = 'sending'",
-            self.dialect.rows(&[("id", "text")])
+            "WITH mine AS MATERIALIZED (
+                 SELECT seq AS my_seq FROM notifications
+                 WHERE id IN (SELECT r.id FROM {}) AND lease_owner = $3 AND state = 'sending' {})
+             UPDATE notifications SET lease_until = $2 WHERE seq IN (SELECT my_seq FROM mine)",
+            self.dialect.rows(&[("id", "text")]),
+            self.dialect.skip_locked()
         );
         bounded(async {
             let result = query(sql(statement))
@@ -202,10 +213,20 @@ impl NotificationLedger for Database {
 
     async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError> {
         let statement = "UPDATE notifications SET lane = 0
-             WHERE channel = $1 AND lane >= $2 AND state NOT IN ('sent', 'failed')";
+             WHERE channel = $1 AND lane >= $2 AND state IN ('pending', 'retrying')";
         bounded(async {
             let result = query(statement).bind(channel.as_str()).bind(i64::from(lanes)).execute(&self.write).await?;
             Ok(result.rows_affected())
+        })
+        .await
+    }
+
+    async fn unsettled(&self, channel: Channel) -> Result<u64, LedgerError> {
+        let statement = "SELECT COUNT(*) AS waiting FROM notifications
+             WHERE channel = $1 AND state NOT IN ('sent', 'failed')";
+        bounded(async {
+            let row = query(statement).bind(channel.as_str()).fetch_one(&self.read).await?;
+            Ok(row.try_get::<i64, _>("waiting")?.unsigned_abs())
         })
         .await
     }

@@ -79,9 +79,9 @@ pub(super) fn kind_name(kind: OutboxKind) -> &'static str {
     }
 }
 
-pub(super) async fn settle(database: &Database, settlements: &[Settlement]) -> Result<u64, LedgerError> {
+pub(super) async fn settle(database: &Database, settlements: &[Settlement]) -> Result<Vec<String>, LedgerError> {
     if settlements.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let statements = Statements::new(database);
     let settled = bounded(write(database, settlements, &statements)).await?;
@@ -159,7 +159,7 @@ impl Statements {
     }
 }
 
-async fn write(database: &Database, settlements: &[Settlement], sqls: &Statements) -> Result<u64, sqlx::Error> {
+async fn write(database: &Database, settlements: &[Settlement], sqls: &Statements) -> Result<Vec<String>, sqlx::Error> {
     let mut tx = database.begin().await?;
     let awaiting: Vec<AwaitingRow<'_>> = settlements
         .iter()
@@ -211,5 +211,5 @@ async fn write(database: &Database, settlements: &[Settlement], sqls: &Statement
         query(sql(sqls.recheck.clone())).bind(text(to_json(&awaiting))).bind(now).execute(&mut *tx).await?;
     }
     tx.commit().await?;
-    Ok(settled.len() as u64)
+    Ok(settled.into_iter().collect())
 }

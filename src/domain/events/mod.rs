@@ -129,6 +129,7 @@ mod tests {
             (r#"{"orderId":"o","orderId":"p","customerId":"c","amount":1}"#, "data.orderId"),
             ("null", "data"),
             ("[]", "data"),
+            (r#"["o","c",1]"#, "data"),
         ] {
             let error = decode(data).expect_err(data);
             assert!(error.to_string().contains(&format!("`{field}`")), "{data}: {error}");

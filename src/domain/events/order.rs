@@ -11,7 +11,7 @@ use crate::domain::number::JsonNumber;
 
 /// A customer placed an order.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct OrderCreated<'a> {
     #[serde(borrow)]
@@ -26,7 +26,7 @@ pub struct OrderCreated<'a> {
 
 /// An order was paid (`OrderPaid`), or a payment went through (`PaymentCompleted`).
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct Payment<'a> {
     #[serde(borrow)]
@@ -39,7 +39,7 @@ pub struct Payment<'a> {
 
 /// An order left the warehouse.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct OrderShipped<'a> {
     #[serde(borrow)]
@@ -56,7 +56,7 @@ pub struct OrderShipped<'a> {
 
 /// An order was called off.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct OrderCancelled<'a> {
     #[serde(borrow)]
@@ -71,7 +71,7 @@ pub struct OrderCancelled<'a> {
 
 /// A payment was refused.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct PaymentFailed<'a> {
     #[serde(borrow)]

@@ -10,7 +10,7 @@ use crate::domain::error::DecodeError;
 
 /// The last piece of a product was sold.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct ProductOutOfStock<'a> {
     #[serde(borrow)]
@@ -21,7 +21,7 @@ pub struct ProductOutOfStock<'a> {
 
 /// A product's description changed.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct ProductUpdated<'a> {
     #[serde(borrow)]
@@ -30,7 +30,7 @@ pub struct ProductUpdated<'a> {
 
 /// A product's price changed.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct PriceChanged<'a> {
     #[serde(borrow)]

@@ -10,7 +10,7 @@ use crate::domain::error::DecodeError;
 
 /// Somebody opened an account.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct UserRegistered<'a> {
     #[serde(borrow)]
@@ -23,7 +23,7 @@ pub struct UserRegistered<'a> {
 
 /// Somebody changed their account. What changed is read by the recipients directory.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct UserUpdated<'a> {
     #[serde(borrow)]
@@ -32,7 +32,7 @@ pub struct UserUpdated<'a> {
 
 /// Somebody logged in.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct UserLogin<'a> {
     #[serde(borrow)]

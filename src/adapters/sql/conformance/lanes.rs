@@ -5,8 +5,8 @@ use crate::ports::contacts::Contacts as _;
 
 on_both_databases! {
     removed_lanes_are_folded_into_the_first,
-    what_waits_for_a_contact_is_folded_too,
-    what_a_gone_owner_holds_is_folded_too,
+    what_waited_for_a_contact_is_folded_when_it_is_due,
+    what_is_not_settled_is_counted_by_channel,
 }
 
 /// Leaves a notification in this state and lane; one that is being sent is held by `gone`.
@@ -35,16 +35,17 @@ async fn removed_lanes_are_folded_into_the_first(db: &Fresh) {
     assert_eq!(ids(&db.claim(ClaimRequest { lane: 1, ..asking("o", 0, 10) }).await.expect("claims")), ["kept"]);
 }
 
-async fn what_waits_for_a_contact_is_folded_too(db: &Fresh) {
+async fn what_waited_for_a_contact_is_folded_when_it_is_due(db: &Fresh) {
     in_lane(db, "n", State::AwaitingContact, 2).await;
-    db.fold_lanes(Channel::Email, 2).await.expect("folds");
     db.learn(vec![with_email("customer-1", "c@example.com")]).await.expect("learns");
+    assert_eq!(db.fold_lanes(Channel::Email, 2).await.expect("folds"), 1);
     assert_eq!(ids(&claim(db, "o", 0, 10).await), ["n"], "woken in a lane that nobody serves");
 }
 
-async fn what_a_gone_owner_holds_is_folded_too(db: &Fresh) {
-    in_lane(db, "n", State::Sending, 2).await;
-    db.fold_lanes(Channel::Email, 2).await.expect("folds");
-    let taken = take_over(db, "o", LEASE + 1).await;
-    assert_eq!(taken[0].0.lane, 0, "taken over in a lane that nobody serves");
+async fn what_is_not_settled_is_counted_by_channel(db: &Fresh) {
+    in_lane(db, "sent", State::Sent, 0).await;
+    in_lane(db, "waits", State::AwaitingContact, 0).await;
+    in_lane(db, "due", State::Pending, 0).await;
+    assert_eq!(db.unsettled(Channel::Email).await.expect("counts"), 2);
+    assert_eq!(db.unsettled(Channel::Sms).await.expect("counts"), 0);
 }

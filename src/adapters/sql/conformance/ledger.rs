@@ -168,7 +168,7 @@ async fn what_is_sent_is_stored_with_its_attempt_and_its_messages(db: &Fresh) {
     assert!(take_over(db, "p", 10 * LEASE).await.iter().all(|(c, _)| c.id == "m"));
     assert!(claim(db, "p", 10 * LEASE, 10).await.is_empty());
     assert!(db.reserve(0, 10, 10).await.expect("reserves").is_empty());
-    assert_eq!(db.settle(&[]).await.expect("settles"), 0);
+    assert!(db.settle(&[]).await.expect("settles").is_empty());
 }
 
 async fn a_stranger_settles_nothing_and_publishes_nothing(db: &Fresh) {

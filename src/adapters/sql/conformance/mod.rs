@@ -185,6 +185,7 @@ fn end(number: u32, outcome: Outcome) -> Option<AttemptEnd> {
 /// A settlement without attempt or message; what is to come again is due at once.
 fn settlement(claimed: &Claimed, owner: &str, state: State, now: i64) -> Settlement {
     Settlement {
+        channel: claimed.channel,
         id: claimed.id.clone(),
         owner: owner.to_owned(),
         state,
@@ -201,7 +202,7 @@ fn settlement(claimed: &Claimed, owner: &str, state: State, now: i64) -> Settlem
 }
 
 async fn settle(database: &Database, settlement: Settlement) -> bool {
-    database.settle(&[settlement]).await.expect("settles") == 1
+    database.settle(&[settlement]).await.expect("settles").len() == 1
 }
 
 async fn view(database: &Database, id: &str) -> NotificationView {
