@@ -40,6 +40,11 @@ impl Cluster {
         Ok(config.create()?)
     }
 
+    /// The positions of a group, seen from outside of it.
+    pub fn positions_of(&self, group: &str, topic: &str) -> Result<Positions> {
+        Ok(Positions { consumer: self.consumer(group)?, topic: topic.to_owned(), partitions: self.partitions(topic)? })
+    }
+
     pub fn partitions(&self, topic: &str) -> Result<i32> {
         let metadata = self.observer.fetch_metadata(Some(topic), ANSWER)?;
         let count = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
@@ -64,6 +69,28 @@ impl Cluster {
             other => bail!("no end offset of {topic}: {:?}, {other:?}", element.error()),
         });
         ends.sum()
+    }
+}
+
+/// How far a group has come in a topic.
+pub struct Positions {
+    consumer: BaseConsumer,
+    topic: String,
+    partitions: i32,
+}
+
+impl Positions {
+    pub fn sum(&self) -> Result<u64> {
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            asked.add_partition(&self.topic, partition);
+        }
+        let answer = self.consumer.committed_offsets(asked, ANSWER)?;
+        let positions = answer.elements().into_iter().map(|element| match element.offset() {
+            Offset::Offset(position) => Ok(u64::try_from(position)?),
+            _ => Ok(0),
+        });
+        positions.sum()
     }
 }
 

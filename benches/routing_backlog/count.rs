@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Result;
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
@@ -37,19 +38,28 @@ impl std::fmt::Display for Found {
 
 pub fn requests(cluster: &Cluster, topic: &str) -> Result<Found> {
     let partitions = cluster.partitions(topic)?;
-    let end = cluster.end_of_partitions(topic, partitions)?;
-    let consumer = cluster.consumer(&format!("{topic}-count"))?;
+    let mut config = cluster.settings.admin();
+    config.set("group.id", format!("{topic}-count")).set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create()?;
     let mut all = TopicPartitionList::new();
     for partition in 0..partitions {
         all.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&all)?;
     let (mut read, mut others, mut ids, mut stall) = (0, 0, HashSet::new(), Stall::new());
-    while read < end {
+    let mut unread = partitions;
+    while unread > 0 {
         stall.check(read)?;
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = match consumer.poll(Duration::from_millis(100)) {
+            None => continue,
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                unread -= 1;
+                continue;
+            }
+            Some(message) => message?,
+        };
         read += 1;
-        match request_id(message?.payload().unwrap_or_default()) {
+        match request_id(message.payload().unwrap_or_default()) {
             Some(id) => {
                 ids.insert(id);
             }

@@ -2,7 +2,7 @@
 //! loop that copies the same records. Both run on a real Kafka, in turn, round by round; the program measures and
 //! prints, and judges only whether every event arrived.
 //!
-//!     scripts/bench-routing.sh [--events N] [--rounds R]
+//!     scripts/bench-routing.sh [--events N] [--rounds R] [--guarantee exactly_once] [--per-transaction N]
 //!
 //! A round has topics and groups of its own. It feeds `order-events`, then measures, in odd rounds in this order and
 //! in even ones the other way round:
@@ -14,6 +14,9 @@
 //!
 //! `from consumed` is the service's rate from the first record that it counted as consumed instead. The CPU time of the
 //! service includes its start.
+//!
+//! With `--guarantee exactly_once` the bare loop commits records and offsets in transactions, and the end of the service
+//! is the commit of its last offset. Its rate is then the one from consumed: its first commit is not its begin.
 
 mod bare;
 mod cluster;
@@ -45,6 +48,22 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Set by SIGINT and SIGTERM. Every loop ends, and what was started is ended on the way out.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// What holds between an event and its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Guarantee {
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    events: u64,
+    guarantee: Guarantee,
+    per_transaction: u64,
+}
+
 /// Measures how fast the service routes a backlog, beside a bare librdkafka copy loop.
 #[derive(Parser)]
 #[command(name = "routing_backlog")]
@@ -55,6 +74,12 @@ struct Options {
     /// Rounds, each of which measures both.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// What the service guarantees, and what the bare loop does: copy, or copy in transactions.
+    #[arg(long, value_enum, default_value_t = Guarantee::AtLeastOnce)]
+    guarantee: Guarantee,
+    /// Records in each transaction of the bare loop.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    per_transaction: u64,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -111,12 +136,22 @@ fn run(options: &Options) -> Result<Vec<String>> {
     );
     println!("kafka    {}", cluster.settings.brokers);
     println!("machine  {}", machine());
+    match options.guarantee {
+        Guarantee::AtLeastOnce => println!("mode     at least once"),
+        Guarantee::ExactlyOnce => {
+            println!(
+                "mode     exactly once; the bare loop commits every {} records",
+                thousands(options.per_transaction)
+            );
+        }
+    }
     println!();
     let heads = ["round", "bare msg/s", "service msg/s", "ratio", "from consumed", "bare CPU s", "service CPU s"];
     print_row(heads.map(str::to_owned));
     let mut rounds = Vec::new();
+    let load = Load { events: options.events, guarantee: options.guarantee, per_transaction: options.per_transaction };
     for number in 1..=options.rounds {
-        let round = measure_round(&cluster, number, options.events).with_context(|| format!("round {number}"))?;
+        let round = measure_round(&cluster, number, load).with_context(|| format!("round {number}"))?;
         round.print(&number.to_string());
         rounds.push(round);
     }

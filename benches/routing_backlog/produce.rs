@@ -50,6 +50,11 @@ impl Sender {
         Ok(Self { producer: settings.producer().create_with_context(Reports::default())?, sent: 0 })
     }
 
+    /// One with the settings of the service's own transactions.
+    pub fn transactional(settings: &ClientSettings, name: &str) -> Result<Self> {
+        Ok(Self { producer: settings.transactional(name).create_with_context(Reports::default())?, sent: 0 })
+    }
+
     pub fn reports(&self) -> &Reports {
         use rdkafka::producer::Producer as _;
         self.producer.context()

@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use uuid::Uuid;
 
-use crate::bare::{Bare, copy};
+use crate::bare::{Bare, copy, copy_in_transactions};
 use crate::cluster::{Cluster, Topics};
 use crate::count::requests;
 use crate::machine::{median, print_row, progress, thousands};
 use crate::produce::feed;
 use crate::service::{Routing, route};
+use crate::{Guarantee, Load};
 
 /// Rates in records a second, CPU times in seconds.
 pub struct Round {
@@ -51,7 +52,8 @@ impl Round {
     }
 }
 
-pub fn measure_round(cluster: &Cluster, number: u32, events: u64) -> Result<Round> {
+pub fn measure_round(cluster: &Cluster, number: u32, load: Load) -> Result<Round> {
+    let events = load.events;
     let prefix = format!("bench-{}.", &Uuid::new_v4().simple().to_string()[..12]);
     let topics = Topics { cluster, prefix: &prefix };
     topics.create()?;
@@ -60,15 +62,21 @@ pub fn measure_round(cluster: &Cluster, number: u32, events: u64) -> Result<Roun
 
     let mut problems = Vec::new();
     let measure_bare = |problems: &mut Vec<String>| -> Result<Bare> {
-        let bare = copy(cluster, &topics, events).context("the bare loop")?;
-        let found = cluster.end_of(&topics.copy())?;
+        let (bare, found) = match load.guarantee {
+            Guarantee::AtLeastOnce => {
+                let bare = copy(cluster, &topics, events);
+                (bare, cluster.end_of(&topics.copy())?)
+            }
+            Guarantee::ExactlyOnce => (copy_in_transactions(cluster, &topics, load), events),
+        };
+        let bare = bare.context("the bare loop")?;
         if found != events {
             problems.push(format!("round {number}: {} records copied by the bare loop", thousands(found)));
         }
         Ok(bare)
     };
     let measure_service = |problems: &mut Vec<String>| -> Result<Routing> {
-        let routing = route(cluster, &topics, events).context("the service")?;
+        let routing = route(cluster, &topics, load).context("the service")?;
         if !routing.exit.success() {
             problems.push(format!("round {number}: the service ended with {} after SIGTERM", routing.exit));
         }

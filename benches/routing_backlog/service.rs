@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::cluster::{Cluster, Stall, Topics};
 use crate::machine::{cpu_seconds, progress, thousands};
+use crate::{Guarantee, Load};
 
 pub const SERVICE: &str = env!("CARGO_BIN_EXE_notification-service");
 /// Between two looks at the progress of the service.
@@ -28,16 +29,21 @@ pub struct Routing {
     pub exit: ExitStatus,
 }
 
-pub fn route(cluster: &Cluster, topics: &Topics<'_>, events: u64) -> Result<Routing> {
+pub fn route(cluster: &Cluster, topics: &Topics<'_>, load: Load) -> Result<Routing> {
     let requests = topics.requests();
     let partitions = cluster.partitions(&requests)?;
-    let mut service = Service::start(&cluster.settings.brokers, topics.prefix)?;
+    let orders = cluster.positions_of(&format!("{}notification-service-orders", topics.prefix), &topics.orders())?;
+    let progress_made = || match load.guarantee {
+        Guarantee::AtLeastOnce => cluster.end_of_partitions(&requests, partitions),
+        Guarantee::ExactlyOnce => orders.sum(),
+    };
+    let mut service = Service::start(&cluster.settings.brokers, topics.prefix, load.guarantee)?;
     let done = Arc::new(AtomicBool::new(false));
     let consumed = {
         let (port, done) = (service.port, Arc::clone(&done));
         thread::spawn(move || first_consumed(port, &done))
     };
-    let watched = watch(cluster, &mut service, &requests, partitions, events);
+    let watched = watch(&mut service, load.events, progress_made);
     done.store(true, Ordering::Relaxed);
     let first_consumed = consumed.join().map_err(|_| anyhow!("the metrics' reader panicked"))?;
     let (began, ended) = watched.map_err(|error| {
@@ -50,29 +56,27 @@ pub fn route(cluster: &Cluster, topics: &Topics<'_>, events: u64) -> Result<Rout
         progress(&format!("the end of the service's log:\n{}", service.log_tail()));
     }
     let from_consumed = first_consumed.map(|first| ended.saturating_duration_since(first));
-    Ok(Routing { elapsed: ended - began, from_consumed, cpu, exit })
+    let elapsed = match load.guarantee {
+        Guarantee::AtLeastOnce => ended - began,
+        Guarantee::ExactlyOnce => from_consumed.context("the service did not say when it began")?,
+    };
+    Ok(Routing { elapsed, from_consumed, cpu, exit })
 }
 
-/// The last moment at which no request was visible, and the first at which all were.
-fn watch(
-    cluster: &Cluster,
-    service: &mut Service,
-    topic: &str,
-    partitions: i32,
-    events: u64,
-) -> Result<(Instant, Instant)> {
+/// The last moment at which nothing was done, and the first at which all was.
+fn watch(service: &mut Service, events: u64, progress_made: impl Fn() -> Result<u64>) -> Result<(Instant, Instant)> {
     let mut stall = Stall::new();
     let mut began = Instant::now();
     loop {
         let asked = Instant::now();
-        let visible = cluster.end_of_partitions(topic, partitions)?;
-        if visible >= events {
+        let done = progress_made()?;
+        if done >= events {
             return Ok((began, Instant::now()));
         }
-        if visible == 0 {
+        if done == 0 {
             began = asked;
         }
-        stall.check(visible)?;
+        stall.check(done)?;
         if let Some(status) = service.child.try_wait()? {
             bail!("it ended by itself with {status}");
         }
@@ -130,7 +134,11 @@ struct Service {
 }
 
 impl Service {
-    fn start(brokers: &str, prefix: &str) -> Result<Self> {
+    fn start(brokers: &str, prefix: &str, guarantee: Guarantee) -> Result<Self> {
+        let guarantee = match guarantee {
+            Guarantee::AtLeastOnce => "at_least_once",
+            Guarantee::ExactlyOnce => "exactly_once",
+        };
         let folder = tempfile::tempdir()?;
         let log = folder.path().join("log");
         let output = File::create(&log)?;
@@ -138,6 +146,7 @@ impl Service {
         let child = service_command(brokers, prefix)
             .arg("serve")
             .env("NOTIFICATION__DELIVERY__ENABLED", "false")
+            .env("NOTIFICATION__ROUTING__GUARANTEE", guarantee)
             .env(
                 "NOTIFICATION__DATABASE__URL",
                 format!("sqlite://{}", folder.path().join("notifications.db").display()),

@@ -11,10 +11,12 @@ use super::kafka::{client_settings, topic_plans};
 use crate::actors::consumer_group::{Running, StartGroup};
 use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
 use crate::adapters::sql::Database;
-use crate::config::Config;
+use crate::config::{Config, Guarantee};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::engine::{Engine, Limits};
-use crate::consume::stage::Stage;
+use crate::consume::letters::LetterPress;
+use crate::consume::stage::{Stage, TransactionalStage};
+use crate::consume::transactional::TransactionalEngine;
 use crate::delivery::intake::IntakeStage;
 use crate::domain::dead_letter::Stage as StageName;
 use crate::domain::error::ErrorClass;
@@ -57,6 +59,8 @@ pub struct GroupParts<'a> {
     pub publisher: DurablePublisher,
     /// Where records go that cannot be processed.
     pub dead_letters: Arc<dyn DeadLetterSink>,
+    /// Makes records of dead letters, for transactions.
+    pub press: LetterPress,
     /// The ledger and the directory.
     pub database: Database,
     /// The breakers.
@@ -97,7 +101,10 @@ impl GroupParts<'_> {
             Arc::clone(&self.clock),
             Arc::clone(&metrics),
         );
-        self.plan(id, topic, Arc::new(stage), metrics)
+        match self.config.routing.guarantee {
+            Guarantee::AtLeastOnce => self.plan(id, topic, Arc::new(stage), metrics),
+            Guarantee::ExactlyOnce => self.transactional(id, topic, Arc::new(stage), metrics),
+        }
     }
 
     fn delivery(&self, logical: &str, topic: &Arc<str>) -> GroupPlan {
@@ -125,22 +132,8 @@ impl GroupParts<'_> {
     }
 
     fn plan<S: Stage>(&self, id: String, topic: &Arc<str>, stage: Arc<S>, metrics: Arc<GroupMetrics>) -> GroupPlan {
-        let routing = &self.config.routing;
-        let settings = SourceSettings {
-            client: ClientSettings { brokers: self.brokers.clone(), ..client_settings(self.config) },
-            group: id.clone(),
-            topics: vec![Arc::clone(topic)],
-            auto_offset_reset: self.config.kafka.auto_offset_reset.as_str().to_owned(),
-            batch: routing.batch,
-            revoke_patience: REVOKE_PATIENCE,
-        };
-        let retry = RetryPolicy {
-            max_retries: routing.max_retries,
-            initial: routing.retry_initial(),
-            max: routing.retry_max(),
-        };
-        let limits =
-            Limits { batch: routing.batch, in_flight: routing.max_in_flight, in_flight_bytes: IN_FLIGHT_BYTES };
+        let settings = self.source(id.clone(), topic, false);
+        let (retry, limits) = (self.retry(), self.limits());
         let (dead_letters, clock) = (Arc::clone(&self.dead_letters), Arc::clone(&self.clock));
         let breakers = stage.breakers().to_vec();
         let start: StartGroup = Arc::new(move |stop: CancellationToken| {
@@ -157,5 +150,62 @@ impl GroupParts<'_> {
             Ok(Running { source, engine: Box::pin(engine.run(stop)) })
         });
         GroupPlan { id, start, breakers }
+    }
+
+    fn transactional<S: TransactionalStage>(
+        &self,
+        id: String,
+        topic: &Arc<str>,
+        stage: Arc<S>,
+        metrics: Arc<GroupMetrics>,
+    ) -> GroupPlan {
+        let settings = self.source(id.clone(), topic, true);
+        // Every group has a producer of its own, and the name says whose.
+        let instance = self.config.kafka.instance_id.clone();
+        let name = format!("{id}-{}", instance.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string()));
+        let (retry, limits, ack_timeout) = (self.retry(), self.limits(), self.config.kafka.ack_timeout());
+        let (press, clock) = (self.press.clone(), Arc::clone(&self.clock));
+        let breaker = Arc::clone(&self.breakers.kafka);
+        let breakers = stage.breakers().to_vec();
+        let start: StartGroup = Arc::new(move |stop: CancellationToken| {
+            let source = KafkaSource::start(settings.clone())?;
+            let engine = TransactionalEngine {
+                transactions: Arc::new(source.transactions(&settings.client, &name)?),
+                source: Arc::clone(&source) as Arc<dyn EventSource>,
+                stage: Arc::clone(&stage),
+                breaker: Arc::clone(&breaker),
+                ack_timeout,
+                press: press.clone(),
+                retry,
+                limits,
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+            };
+            Ok(Running { source, engine: Box::pin(engine.run(stop)) })
+        });
+        GroupPlan { id, start, breakers }
+    }
+
+    fn source(&self, group: String, topic: &Arc<str>, transactional: bool) -> SourceSettings {
+        SourceSettings {
+            client: ClientSettings { brokers: self.brokers.clone(), ..client_settings(self.config) },
+            group,
+            member: self.config.kafka.instance_id.clone(),
+            topics: vec![Arc::clone(topic)],
+            auto_offset_reset: self.config.kafka.auto_offset_reset.as_str().to_owned(),
+            batch: self.config.routing.batch,
+            revoke_patience: REVOKE_PATIENCE,
+            transactional,
+        }
+    }
+
+    fn retry(&self) -> RetryPolicy {
+        let routing = &self.config.routing;
+        RetryPolicy { max_retries: routing.max_retries, initial: routing.retry_initial(), max: routing.retry_max() }
+    }
+
+    fn limits(&self) -> Limits {
+        let routing = &self.config.routing;
+        Limits { batch: routing.batch, in_flight: routing.max_in_flight, in_flight_bytes: IN_FLIGHT_BYTES }
     }
 }

@@ -28,6 +28,7 @@ use crate::adapters::redis::RedisProbe;
 use crate::adapters::sql::Database;
 use crate::config::Config;
 use crate::consume::durable_publish::DurablePublisher;
+use crate::consume::letters::LetterPress;
 use crate::delivery::outbox_relay::OutboxRelay;
 use crate::domain::channel::Channel;
 use crate::handlers::Registry;
@@ -246,16 +247,17 @@ impl Assembly<'_> {
             self.config.kafka.ack_timeout(),
         );
         let dead_letters = DeadLetterHandle::default();
-        let duty = DeadLetterDuty {
-            publisher: durable.clone(),
+        let press = LetterPress {
             payloads: Arc::new(database.clone()),
             topic: Arc::clone(&topics.dead_letters),
             clock: Arc::clone(&self.clock),
         };
+        let duty = DeadLetterDuty { press: press.clone(), publisher: durable.clone() };
         wiring.dead_letters(dead_letters.0.clone(), duty).await?;
         let plans = GroupParts {
             config: self.config,
             brokers: self.connections.client.brokers.clone(),
+            press,
             registry: Arc::new(registry),
             publisher: durable.clone(),
             dead_letters: Arc::new(dead_letters.clone()),

@@ -86,6 +86,7 @@ fn overrides(folder: &Path) -> impl Iterator<Item = (String, String)> + use<> {
         ("NOTIFICATION__KAFKA__REPLICATION_FACTOR", "1".to_owned()),
         ("NOTIFICATION__DATABASE__URL", format!("sqlite://{}", file("notifications.db"))),
         ("NOTIFICATION__ROUTING__ENABLED", "true".to_owned()),
+        ("NOTIFICATION__ROUTING__GUARANTEE", "at_least_once".to_owned()),
         ("NOTIFICATION__DELIVERY__ENABLED", "true".to_owned()),
         ("NOTIFICATION__DELIVERY__PROVIDERS", format!("[{}]", providers.join(", "))),
         ("NOTIFICATION__DELIVERY__RETRY__SCHEDULE_MS", "[500, 1000, 2000, 4000]".to_owned()),

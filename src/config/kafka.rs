@@ -23,6 +23,9 @@ pub struct KafkaConfig {
     pub client_id: String,
     /// In front of every topic and group id.
     pub prefix: String,
+    /// Names this instance among those of its groups, over restarts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
     /// Of topics that the service creates.
     pub replication_factor: i32,
     /// See [`KafkaConfig::ack_timeout`].
@@ -115,11 +118,18 @@ impl KafkaConfig {
         // Kafka's limit for a topic is 249.
         rule(mistakes, self.prefix.len() <= 200, "kafka.prefix", "must not be longer than 200 characters");
         at_least(mistakes, "kafka.replication_factor", self.replication_factor.into(), 1);
+        let named = self.instance_id.as_deref().is_none_or(is_plain_name);
+        rule(mistakes, named, "kafka.instance_id", "may have 1 to 200 letters, digits, `.`, `_` and `-`");
         within(mistakes, "kafka.ack_timeout_ms", self.ack_timeout_ms, 1..=MAX_MS);
         for (topic, partitions) in self.partitions.all() {
             at_least(mistakes, &format!("kafka.partitions.{topic}"), partitions.into(), 1);
         }
     }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=200).contains(&name.len()) && name.chars().all(plain)
 }
 
 /// A broker may have a protocol in front and may leave the port out, as librdkafka allows.

@@ -100,6 +100,9 @@ impl Config {
         self.delivery.validate(mistakes);
         self.supervision.validate(mistakes);
         self.monitor.validate(mistakes);
+        let possible = self.routing.guarantee == Guarantee::AtLeastOnce || !self.kafka.is_embedded();
+        let problem = "`exactly_once` needs a real Kafka: the embedded one has no transactions";
+        rule(mistakes, possible, "routing.guarantee", problem);
         let busy = self.routing.enabled || self.delivery.enabled;
         rule(mistakes, busy, "delivery.enabled", "must not be false while routing.enabled is false too");
     }

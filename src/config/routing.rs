@@ -35,6 +35,8 @@ pub struct RoutingConfig {
 pub enum Guarantee {
     /// A request may appear twice, with the same `eventId`.
     AtLeastOnce,
+    /// Outputs, dead letters and offsets are one transaction: a `read_committed` reader sees each once.
+    ExactlyOnce,
 }
 
 impl TryFrom<String> for Guarantee {
@@ -43,8 +45,8 @@ impl TryFrom<String> for Guarantee {
     fn try_from(text: String) -> Result<Self, String> {
         match text.as_str() {
             "at_least_once" => Ok(Self::AtLeastOnce),
-            "exactly_once" => Err("`exactly_once` is not available in this version; use `at_least_once`".to_owned()),
-            _ => Err(format!("`{text}` is unknown; the only value of this version is `at_least_once`")),
+            "exactly_once" => Ok(Self::ExactlyOnce),
+            _ => Err(format!("`{text}` is unknown, expected `at_least_once` or `exactly_once`")),
         }
     }
 }

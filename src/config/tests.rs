@@ -116,7 +116,7 @@ fn every_mistake_is_reported_with_its_key() {
         [shutdown]
         timeout_ms = 10
         [routing]
-        guarantee = "exactly_once"
+        guarantee = "thrice"
         [[routing.routes]]
         topic = "audit-events"
         event_type = "X"
@@ -150,7 +150,7 @@ fn every_mistake_is_reported_with_its_key() {
         "kafka.brokers: must not be empty",
         "kafka.brokrs: unknown key, did you mean `brokers`?",
         "kafka.replication_factor: must be a whole number up to 2147483647, not string \"three\"",
-        "routing.guarantee: `exactly_once` is not available in this version",
+        "routing.guarantee: `thrice` is unknown, expected `at_least_once` or `exactly_once`",
         "routing.routes[0].channel: `fax` is none of email, sms, push, webhook, in_app, admin_alert",
         "routing.routes[0].recipient: `data/customerId` is no JSON pointer",
         "routing.routes[0].topic: must be one of order-events, user-events, product-events",

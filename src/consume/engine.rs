@@ -1,20 +1,17 @@
 //! The loop of a consumer group: take, decide, make durable, settle. One loop for both stages.
 
 use std::collections::{HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all, select_all};
 use futures::stream::{FuturesUnordered, StreamExt};
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::key_order::KeyOrder;
-use super::stage::{Decision, Stage};
-use crate::domain::dead_letter::{DeadLetter, Failure, Origin};
-use crate::domain::envelope::Envelope;
-use crate::domain::error::{ErrorClass, panic_message};
+use super::stage::Stage;
+use super::verdict::{Verdict, letter, verdict};
+use crate::domain::dead_letter::{DeadLetter, Failure};
 use crate::domain::record::Record;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
@@ -153,28 +150,22 @@ impl<S: Stage> Loop<S> {
         for Attempt { record, earlier } in attempts {
             let Some(record) = self.order.hold(record) else { continue };
             let size = record.size();
-            match guarded(|| self.engine.stage.decide(&record, now), now) {
-                Decision::Skip => {
+            match verdict(&*self.engine.stage, &record, earlier, &self.engine.retry, now) {
+                Verdict::Skip => {
                     self.engine.metrics.skipped();
                     settled.push(Settled::from(record));
                     bytes += size;
                 }
-                Decision::Act(effect) => {
+                Verdict::Act(effect) => {
                     acting.push(record);
                     effects.push(effect);
                     bytes += size;
                 }
-                Decision::Fail(failure) => {
-                    let failure = join_history(failure, earlier);
-                    let passing = matches!(failure.class, ErrorClass::Transient | ErrorClass::Bug);
-                    let again = passing && failure.retries < self.engine.retry.max_retries;
-                    if again {
-                        self.schedule_retry(record, failure);
-                    } else {
-                        letters.push(self.dead_letter(&record, failure));
-                        settled.push(Settled::from(record));
-                        bytes += size;
-                    }
+                Verdict::Retry(failure) => self.schedule_retry(record, failure),
+                Verdict::Dead(letter) => {
+                    letters.push(*letter);
+                    settled.push(Settled::from(record));
+                    bytes += size;
                 }
             }
         }
@@ -198,8 +189,7 @@ impl<S: Stage> Loop<S> {
         self.batches.push(Box::pin(async move { Finished { settled: finish.await, bytes } }));
     }
 
-    fn schedule_retry(&mut self, record: Record, mut failure: Failure) {
-        failure.retries += 1;
+    fn schedule_retry(&mut self, record: Record, failure: Failure) {
         let wait = self.engine.retry.wait_before(failure.retries);
         self.engine.metrics.retried();
         events::retry_scheduled(&record.at.topic, record.at.offset, &failure.reason, wait);
@@ -237,18 +227,6 @@ impl<S: Stage> Loop<S> {
             settled
         }
     }
-
-    fn dead_letter(&self, record: &Record, failure: Failure) -> DeadLetter {
-        letter(self.engine.stage.name(), record, failure)
-    }
-}
-
-/// A panic costs the record that it happened on, and nothing else.
-fn guarded<E>(decide: impl FnOnce() -> Decision<E>, now: Timestamp) -> Decision<E> {
-    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| {
-        let reason = format!("a handler panicked: {}", panic_message(&*panic));
-        Decision::Fail(Failure::new(ErrorClass::Bug, "panic", reason, now))
-    })
 }
 
 /// The offset waits for the dead letter, however long its topic is away.
@@ -263,13 +241,15 @@ async fn park_until_durable(sink: &dyn DeadLetterSink, letters: Vec<DeadLetter>)
     }
 }
 
-async fn all_closed<S: Stage>(stage: &S) {
+/// Waits until every breaker of the stage lets calls pass.
+pub(super) async fn all_closed<S: Stage>(stage: &S) {
     while stage.breakers().iter().any(|b| b.position() != Position::Closed) {
         join_all(stage.breakers().iter().map(|b| b.closed())).await;
     }
 }
 
-async fn any_open<S: Stage>(stage: &S) {
+/// Waits until one of them does not.
+pub(super) async fn any_open<S: Stage>(stage: &S) {
     let opened = |breaker: &Arc<BreakerCell>| {
         let mut position = breaker.watch();
         async move { drop(position.wait_for(|p| *p != Position::Closed).await) }.boxed()
@@ -278,19 +258,4 @@ async fn any_open<S: Stage>(stage: &S) {
         return std::future::pending().await;
     }
     select_all(stage.breakers().iter().map(opened)).await;
-}
-
-fn join_history(mut failure: Failure, earlier: Option<Failure>) -> Failure {
-    if let Some(earlier) = earlier {
-        failure.retries = earlier.retries;
-        failure.first_at = earlier.first_at;
-    }
-    failure
-}
-
-fn letter(stage: crate::domain::dead_letter::Stage, record: &Record, failure: Failure) -> DeadLetter {
-    // The type is read on its own: a letter about a broken payload still says what it was meant to be.
-    let read = || Some(Envelope::decode(record.value.as_deref()).ok()?.event_type.into_owned());
-    let event_type = catch_unwind(AssertUnwindSafe(read)).unwrap_or_default();
-    DeadLetter { origin: Origin::from(record), stage, failure, event_type }
 }

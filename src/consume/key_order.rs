@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::domain::record::Record;
 
+/// Topic, partition and, where keys are told apart, the key.
 type Key = (Arc<str>, i32, Box<[u8]>);
 
 /// Records that wait behind an earlier one of their key.
@@ -13,12 +14,18 @@ type Key = (Arc<str>, i32, Box<[u8]>);
 pub struct KeyOrder {
     waiting: HashMap<Key, VecDeque<Record>>,
     held: usize,
+    whole_partitions: bool,
 }
 
 impl KeyOrder {
+    /// One that lets nothing of a partition pass a record that waits.
+    pub fn by_partition() -> Self {
+        Self { whole_partitions: true, ..Self::default() }
+    }
+
     /// Blocks the record's key until [`Self::release`]. A record without a key has no order to keep.
     pub fn block(&mut self, record: &Record) {
-        if let Some(key) = key_of(record) {
+        if let Some(key) = self.key_of(record) {
             self.waiting.entry(key).or_default();
         }
     }
@@ -28,7 +35,8 @@ impl KeyOrder {
         if self.waiting.is_empty() {
             return Some(record);
         }
-        let Some(queue) = key_of(&record).and_then(|key| self.waiting.get_mut(&key)) else { return Some(record) };
+        let key = self.key_of(&record);
+        let Some(queue) = key.and_then(|key| self.waiting.get_mut(&key)) else { return Some(record) };
         queue.push_back(record);
         self.held += 1;
         None
@@ -36,20 +44,20 @@ impl KeyOrder {
 
     /// Unblocks the record's key and returns what waited behind it, in order.
     pub fn release(&mut self, record: &Record) -> VecDeque<Record> {
-        let queue = key_of(record).and_then(|key| self.waiting.remove(&key)).unwrap_or_default();
+        let queue = self.key_of(record).and_then(|key| self.waiting.remove(&key)).unwrap_or_default();
         self.held -= queue.len();
         queue
+    }
+
+    fn key_of(&self, record: &Record) -> Option<Key> {
+        let key = if self.whole_partitions { Some(Box::default()) } else { record.key.clone() };
+        Some((Arc::clone(&record.at.topic), record.at.partition, key?))
     }
 
     /// How many records wait.
     pub fn held(&self) -> usize {
         self.held
     }
-}
-
-fn key_of(record: &Record) -> Option<Key> {
-    let key = record.key.clone()?;
-    Some((Arc::clone(&record.at.topic), record.at.partition, key))
 }
 
 #[cfg(test)]
@@ -65,6 +73,16 @@ mod tests {
             value: None,
             headers: Headers::default(),
         }
+    }
+
+    #[test]
+    fn a_whole_partition_may_wait() {
+        let mut order = KeyOrder::by_partition();
+        order.block(&record(0, Some("a")));
+        assert!(order.hold(record(1, Some("b"))).is_none());
+        assert!(order.hold(record(2, None)).is_none());
+        assert_eq!(order.release(&record(0, Some("a"))).len(), 2);
+        assert!(order.hold(record(3, None)).is_some());
     }
 
     #[test]

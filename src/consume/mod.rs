@@ -3,5 +3,8 @@
 pub mod durable_publish;
 pub mod engine;
 pub mod key_order;
+pub mod letters;
 pub mod stage;
+pub mod transactional;
+mod verdict;
 pub mod watermark;

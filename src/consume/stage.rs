@@ -1,13 +1,14 @@
 //! What a stage has to say about a record, and how its effects become durable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::domain::dead_letter::{Failure, Stage as StageName};
-use crate::domain::record::Record;
+use crate::domain::record::{OutboundRecord, Record};
 use crate::resilience::breaker_cell::BreakerCell;
 
 /// What a record asks for.
@@ -41,4 +42,19 @@ pub trait Stage: Send + Sync + 'static {
 
     /// The breakers of the dependencies that the stage needs; while one is not closed, nothing new is taken.
     fn breakers(&self) -> &[Arc<BreakerCell>];
+}
+
+/// A stage whose effects are records, so that a transaction can hold them.
+#[async_trait]
+pub trait TransactionalStage: Stage<Effect: Sync> {
+    /// Makes durable what no transaction of Kafka can hold. It may happen again for the same effect.
+    async fn prepare(&self, effects: &mut [&mut Self::Effect]);
+
+    /// The records of an effect.
+    fn records(effect: &Self::Effect) -> &[OutboundRecord];
+
+    /// Counts effects that were committed; each took so long.
+    fn committed<'a>(&self, effects: impl Iterator<Item = &'a Self::Effect>, took: Duration)
+    where
+        Self::Effect: 'a;
 }

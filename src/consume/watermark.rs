@@ -39,6 +39,20 @@ impl Watermark {
         }
     }
 
+    /// The offset to commit if these were settled as well; they are in ascending order.
+    pub fn position_with(&self, offsets: impl IntoIterator<Item = i64>) -> Option<i64> {
+        let mut offsets = offsets.into_iter().peekable();
+        let mut position = self.position;
+        for (offset, settled) in &self.in_hand {
+            while offsets.next_if(|other| other < offset).is_some() {}
+            if !settled && offsets.next_if_eq(offset).is_none() {
+                break;
+            }
+            position = Some(offset + 1);
+        }
+        position
+    }
+
     /// The offset to commit; it never goes back. `None` until something is settled.
     pub fn position(&self) -> Option<i64> {
         self.position
@@ -96,6 +110,11 @@ mod tests {
                 settled.insert(offset);
                 let expected = offsets.iter().take_while(|o| settled.contains(o)).last().map(|o| o + 1);
                 prop_assert_eq!(watermark.position(), expected);
+                let next = offsets.iter().copied().filter(|o| !settled.contains(o)).take(2).collect::<Vec<_>>();
+                let mut then = settled.clone();
+                then.extend(&next);
+                let expected = offsets.iter().take_while(|o| then.contains(o)).last().map(|o| o + 1);
+                prop_assert_eq!(watermark.position_with(next), expected);
                 prop_assert!(watermark.position() >= last);
                 last = watermark.position();
             }

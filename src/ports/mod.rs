@@ -10,3 +10,4 @@ pub mod probe;
 pub mod provider;
 pub mod publisher;
 pub mod source;
+pub mod transactions;

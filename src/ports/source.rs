@@ -34,6 +34,12 @@ pub struct Settled {
     pub assignment: u64,
 }
 
+impl From<&Record> for Settled {
+    fn from(record: &Record) -> Self {
+        Self { at: record.at.clone(), assignment: record.assignment }
+    }
+}
+
 impl From<Record> for Settled {
     fn from(record: Record) -> Self {
         Self { at: record.at, assignment: record.assignment }

@@ -1,7 +1,7 @@
 //! Decodes a record, runs its handlers, and publishes what they ask for.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use metrics::{Histogram, counter, histogram};
 
 use crate::consume::durable_publish::DurablePublisher;
-use crate::consume::stage::{Decision, Durable, Stage};
+use crate::consume::stage::{Decision, Durable, Stage, TransactionalStage};
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::{Failure, Stage as StageName};
 use crate::domain::envelope::{Envelope, non_empty};
@@ -195,45 +195,25 @@ impl Stage for RoutingStage {
         self.route(record, now)
     }
 
-    async fn begin(&self, effects: Vec<Routed>) -> Durable {
+    async fn begin(&self, mut effects: Vec<Routed>) -> Durable {
         let begun = self.clock.monotonic();
-        let mut records = Vec::with_capacity(effects.len());
-        let mut effect_of = Vec::with_capacity(effects.len());
-        let mut recipients = Vec::new();
-        let mut published: HashMap<Counted, u64> = HashMap::new();
-        let mut kinds = Vec::with_capacity(effects.len());
+        self.prepare(&mut effects.iter_mut().collect::<Vec<_>>()).await;
+        let (mut records, mut effect_of, mut kinds) = (Vec::with_capacity(effects.len()), Vec::new(), Vec::new());
         for (index, routed) in effects.into_iter().enumerate() {
-            recipients.extend(routed.contact);
-            if routed.outputs.is_empty() {
-                // The directory learns from it, but nobody is notified: for the account it is a skip.
-                self.metrics.skipped();
-            }
-            for (output, counted) in routed.outputs.into_iter().zip(routed.counted) {
-                records.push(output);
-                effect_of.push(index);
-                *published.entry(counted.clone()).or_default() += 1;
-                kinds.push(counted);
-            }
+            effect_of.resize(effect_of.len() + routed.outputs.len(), index);
+            records.extend(routed.outputs);
+            kinds.extend(routed.counted);
         }
-        self.learn(recipients).await;
         if records.is_empty() {
             return futures::future::ready(Vec::new()).boxed();
         }
-        let count = records.len();
         let in_flight = self.publisher.begin(records).await;
         let (clock, histogram) = (Arc::clone(&self.clock), self.routing_seconds.clone());
         async move {
             let refused = in_flight.durable().await;
-            histogram.record_many((clock.monotonic() - begun).as_secs_f64(), count);
-            for (index, _) in &refused {
-                if let Some(count) = published.get_mut(&kinds[*index]) {
-                    *count -= 1;
-                }
-            }
-            for ((channel, template), count) in published {
-                counter!(REQUESTS_PUBLISHED, "channel" => channel.as_str(), "template" => template.into_owned())
-                    .increment(count);
-            }
+            histogram.record_many((clock.monotonic() - begun).as_secs_f64(), kinds.len());
+            let lost: HashSet<usize> = refused.iter().map(|(index, _)| *index).collect();
+            count_published(kinds.iter().enumerate().filter(|(i, _)| !lost.contains(i)).map(|(_, kind)| kind));
             let now = clock.now();
             refused.into_iter().map(|(index, error)| (effect_of[index], refusal(error, now))).collect()
         }
@@ -242,6 +222,37 @@ impl Stage for RoutingStage {
 
     fn breakers(&self) -> &[Arc<BreakerCell>] {
         &self.breakers
+    }
+}
+
+#[async_trait]
+impl TransactionalStage for RoutingStage {
+    async fn prepare(&self, effects: &mut [&mut Routed]) {
+        let recipients = effects.iter_mut().filter_map(|routed| routed.contact.take()).collect();
+        // The directory learns from it, but nobody is notified: for the account it is a skip.
+        effects.iter().filter(|routed| routed.outputs.is_empty()).for_each(|_| self.metrics.skipped());
+        self.learn(recipients).await;
+    }
+
+    fn records(effect: &Routed) -> &[OutboundRecord] {
+        &effect.outputs
+    }
+
+    fn committed<'a>(&self, effects: impl Iterator<Item = &'a Routed>, took: Duration) {
+        let kinds: Vec<&Counted> = effects.flat_map(|routed| &routed.counted).collect();
+        self.routing_seconds.record_many(took.as_secs_f64(), kinds.len());
+        count_published(kinds.into_iter());
+    }
+}
+
+fn count_published<'a>(kinds: impl Iterator<Item = &'a Counted>) {
+    let mut published: HashMap<&Counted, u64> = HashMap::new();
+    for kind in kinds {
+        *published.entry(kind).or_default() += 1;
+    }
+    for ((channel, template), count) in published {
+        counter!(REQUESTS_PUBLISHED, "channel" => channel.as_str(), "template" => template.to_string())
+            .increment(count);
     }
 }
 

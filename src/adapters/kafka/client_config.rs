@@ -90,6 +90,9 @@ const CONSUMER_ONLY: [&str; 30] = [
     "allow.auto.create.topics",
 ];
 
+/// Milliseconds.
+const TRANSACTION_TIMEOUT_MS: &str = "10000";
+
 impl ClientSettings {
     /// For asking about the cluster and changing it.
     pub fn admin(&self) -> ClientConfig {
@@ -113,6 +116,20 @@ impl ClientSettings {
         self.apply(&mut config, |name| !CONSUMER_ONLY.contains(&name));
         config.set("enable.idempotence", "true");
         config.set("acks", "all");
+        config
+    }
+
+    /// For transactions under this name.
+    pub fn transactional(&self, name: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("transactional.id", name);
+        // What a dead instance left open blocks read_committed readers for so long, unless its name comes back sooner.
+        config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
+        config.set("message.timeout.ms", TRANSACTION_TIMEOUT_MS);
+        // A transaction is one batch already, and it waits for every acknowledgement.
+        config.set("linger.ms", "0");
+        // The coordinator answers the first request after a commit with `retry` while it still writes its markers.
+        config.set("retry.backoff.ms", "2");
         config
     }
 

@@ -8,6 +8,7 @@ mod publisher;
 mod rebalance;
 mod source;
 mod tracker;
+mod transactions;
 
 pub use admin::{AdminError, KafkaAdmin, TopicPlan, TopicReport};
 pub use client_config::{ClientSettings, InvalidProperty};
@@ -15,3 +16,4 @@ pub use embedded::EmbeddedCluster;
 pub use follow::{Followed, Follower};
 pub use publisher::KafkaPublisher;
 pub use source::{KafkaSource, SourceSettings};
+pub use transactions::KafkaTransactions;

@@ -24,24 +24,28 @@ const FULL_QUEUE_WAIT: Duration = Duration::from_millis(5);
 
 /// Acknowledgements of one batch.
 #[derive(Default)]
-struct BatchAcks {
+pub(super) struct BatchAcks {
     waiting: AtomicUsize,
     failures: Mutex<Vec<(usize, PublishError)>>,
     all: Notify,
 }
 
 impl BatchAcks {
-    fn fail(&self, index: usize, error: PublishError) {
+    pub(super) fn of(records: usize) -> Arc<Self> {
+        Arc::new(Self { waiting: AtomicUsize::new(records), ..Self::default() })
+    }
+
+    pub(super) fn fail(&self, index: usize, error: PublishError) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push((index, error));
     }
 
-    fn one_less(&self) {
+    pub(super) fn one_less(&self) {
         if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.all.notify_one();
         }
     }
 
-    async fn collected(self: Arc<Self>) -> Vec<(usize, PublishError)> {
+    pub(super) async fn collected(self: Arc<Self>) -> Vec<(usize, PublishError)> {
         while self.waiting.load(Ordering::Acquire) > 0 {
             self.all.notified().await;
         }
@@ -49,12 +53,12 @@ impl BatchAcks {
     }
 }
 
-struct Delivery {
+pub(super) struct Delivery {
     batch: Arc<BatchAcks>,
     index: usize,
 }
 
-struct Context;
+pub(super) struct Context;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -77,7 +81,7 @@ impl ProducerContext for Context {
     }
 }
 
-type Native = ThreadedProducer<Context>;
+pub(super) type Native = ThreadedProducer<Context>;
 
 /// See the module.
 pub struct KafkaPublisher {
@@ -121,7 +125,7 @@ impl KafkaPublisher {
 #[async_trait]
 impl EventPublisher for KafkaPublisher {
     async fn publish(&self, records: &[OutboundRecord]) -> Acks {
-        let batch = Arc::new(BatchAcks { waiting: AtomicUsize::new(records.len()), ..BatchAcks::default() });
+        let batch = BatchAcks::of(records.len());
         let producer = match self.healthy() {
             Ok(producer) => producer,
             Err(error) => {
@@ -152,7 +156,7 @@ impl EventPublisher for KafkaPublisher {
     }
 }
 
-async fn enqueue(
+pub(super) async fn enqueue(
     producer: &Native,
     record: &OutboundRecord,
     batch: &Arc<BatchAcks>,
@@ -179,7 +183,7 @@ fn headers(record: &OutboundRecord) -> OwnedHeaders {
     record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value }))
 }
 
-fn classify(error: &KafkaError) -> PublishError {
+pub(super) fn classify(error: &KafkaError) -> PublishError {
     let code = match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => "message_too_large",
         Some(RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidMessage) => "invalid_record",

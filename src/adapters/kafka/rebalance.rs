@@ -30,6 +30,8 @@ pub struct GroupContext {
     pub group: String,
     /// How long a revoke waits for work in hand.
     pub patience: Duration,
+    /// Offsets are stored for the consumer to commit; else transactions commit them.
+    pub stores: bool,
 }
 
 impl ClientContext for GroupContext {
@@ -51,13 +53,17 @@ impl ConsumerContext for GroupContext {
             tracing::warn!(group = self.group, partitions = partitions.len(), "partitions lost");
             return self.tracker.lose(&partitions);
         }
+        self.tracker.set_member(consumer.group_metadata());
         let positions = self.tracker.revoke(&partitions, self.patience);
         tracing::info!(group = self.group, partitions = partitions.len(), "partitions revoked");
-        // librdkafka commits what is stored before it gives the partitions up.
-        store(consumer, &positions);
+        if self.stores {
+            // librdkafka commits what is stored before it gives the partitions up.
+            store(consumer, &positions);
+        }
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.tracker.set_member(consumer.group_metadata());
         let Rebalance::Assign(assigned) = rebalance else { return };
         let partitions = plain(assigned);
         tracing::info!(group = self.group, partitions = partitions.len(), "partitions assigned");

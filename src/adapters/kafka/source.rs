@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::client_config::ClientSettings;
 use super::rebalance::{GroupContext, store};
 use super::tracker::Tracker;
+use super::transactions::KafkaTransactions;
 use crate::domain::record::{Coordinates, Headers, Record};
 use crate::ports::source::{EventSource, PauseReason, Settled, SourceEnded, SourceStatus};
 
@@ -44,6 +45,8 @@ pub struct SourceSettings {
     pub client: ClientSettings,
     /// The group's id.
     pub group: String,
+    /// A static member's name (KIP-345): its restart moves nobody's partitions.
+    pub member: Option<String>,
     /// What it subscribes to.
     pub topics: Vec<Arc<str>>,
     /// `earliest` or `latest`, for a group without a committed offset.
@@ -52,6 +55,8 @@ pub struct SourceSettings {
     pub batch: usize,
     /// How long a rebalance waits for work in hand.
     pub revoke_patience: Duration,
+    /// Offsets are committed by [`KafkaSource::transactions`], not by the consumer.
+    pub transactional: bool,
 }
 
 type Batch = Result<Vec<Record>, SourceEnded>;
@@ -100,6 +105,16 @@ impl KafkaSource {
         let queue = Mutex::new(Queue { batches, rest: VecDeque::new() });
         Ok(Arc::new(Self { tracker, queue, stop, ended }))
     }
+
+    /// Transactions that move this group's offsets, by a producer with this name. The same name is the same producer
+    /// for ever: a new one fences the old one off.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn transactions(&self, client: &ClientSettings, name: &str) -> Result<KafkaTransactions, SourceEnded> {
+        let ended = |e: KafkaError| SourceEnded(e.to_string());
+        KafkaTransactions::new(client, name, Arc::clone(&self.tracker)).map_err(ended)
+    }
 }
 
 fn create(settings: &SourceSettings, tracker: &Arc<Tracker>) -> Result<BaseConsumer<GroupContext>, SourceEnded> {
@@ -107,8 +122,15 @@ fn create(settings: &SourceSettings, tracker: &Arc<Tracker>) -> Result<BaseConsu
         tracker: Arc::clone(tracker),
         group: settings.group.clone(),
         patience: settings.revoke_patience,
+        stores: !settings.transactional,
     };
-    let config = settings.client.consumer(&settings.group, &settings.auto_offset_reset);
+    let mut config = settings.client.consumer(&settings.group, &settings.auto_offset_reset);
+    if settings.transactional {
+        config.set("enable.auto.commit", "false");
+    }
+    if let Some(member) = &settings.member {
+        config.set("group.instance.id", member);
+    }
     let ended = |e: KafkaError| SourceEnded(e.to_string());
     let consumer: BaseConsumer<GroupContext> = config.create_with_context(context).map_err(ended)?;
     let topics: Vec<&str> = settings.topics.iter().map(|t| &**t).collect();
@@ -189,7 +211,7 @@ impl Poller {
         let mut applied = (false, 0);
         let mut waiting: Option<(Vec<Record>, Instant)> = None;
         while !self.stop.load(Ordering::Acquire) {
-            store(&self.consumer, &self.tracker.unstored());
+            self.store();
             self.learn_committed();
             applied = self.apply_pause(applied);
             // A batch that waits for room is a short pause in taking; a long one pauses the partitions, and then
@@ -210,6 +232,12 @@ impl Poller {
             waiting = self.hand_over(waiting, polled);
         }
         self.close();
+    }
+
+    fn store(&self) {
+        if !self.settings.transactional {
+            store(&self.consumer, &self.tracker.unstored());
+        }
     }
 
     /// Polls until there is nothing more to be had at once, or a batch is full.
@@ -307,7 +335,7 @@ impl Poller {
 
     /// Commits what is settled and leaves the group. Blocks while the broker is away, which harms nobody here.
     fn close(self) {
-        store(&self.consumer, &self.tracker.unstored());
+        self.store();
         // What is still in hand will not be finished: the revoke on closing must not wait for it.
         self.tracker.close();
         drop(self.consumer);

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::ConsumerGroupMetadata;
+
 use crate::consume::watermark::Watermark;
 use crate::domain::record::{Coordinates, Record};
 use crate::ports::source::{PartitionStatus, PauseReason, Settled, SourceStatus};
@@ -13,6 +15,9 @@ use crate::telemetry::events;
 
 /// A partition by its topic and number.
 pub type Partition = (Arc<str>, i32);
+
+/// See [`Tracker::reached`].
+pub type Reached = (Vec<(Partition, i64)>, Option<Arc<ConsumerGroupMetadata>>);
 
 /// A position to be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +57,16 @@ impl Assigned {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     partitions: HashMap<Partition, Assigned>,
     assignments: u64,
     paused: BTreeSet<PauseReason>,
     lost: u64,
     closing: bool,
+    /// The group's member, as of the last rebalance: transactions show it, so that the broker can refuse those of a
+    /// member that is no longer one.
+    member: Option<Arc<ConsumerGroupMetadata>>,
 }
 
 impl Inner {
@@ -70,7 +78,7 @@ impl Inner {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Tracker {
     inner: Mutex<Inner>,
     settled: Condvar,
@@ -157,6 +165,36 @@ impl Tracker {
             }
         }
         moved
+    }
+
+    /// The member that a rebalance left this consumer as.
+    pub fn set_member(&self, member: Option<ConsumerGroupMetadata>) {
+        self.lock().member = member.map(Arc::new);
+    }
+
+    /// The positions that are reached when these records, in ascending order for each partition, are settled, and the
+    /// member who may say so.
+    ///
+    /// # Errors
+    /// The partitions that were taken away meanwhile.
+    pub fn reached(&self, records: &[Settled]) -> Result<Reached, Vec<Partition>> {
+        let mut inner = self.lock();
+        let mut runs: HashMap<Partition, (u64, Vec<i64>)> = HashMap::new();
+        for run in records.chunk_by(|a, b| a.assignment == b.assignment && a.at.is_beside(&b.at)) {
+            let partition = (Arc::clone(&run[0].at.topic), run[0].at.partition);
+            let (assignment, offsets) = runs.entry(partition).or_insert((run[0].assignment, Vec::new()));
+            // Of two assignments in one batch the earlier is over.
+            *assignment = (*assignment).min(run[0].assignment);
+            offsets.extend(run.iter().map(|record| record.at.offset));
+        }
+        let (mut positions, mut gone) = (Vec::new(), Vec::new());
+        for (partition, (assignment, offsets)) in runs {
+            match inner.partitions.get_mut(&partition).filter(|a| a.assignment == assignment) {
+                Some(assigned) => positions.extend(assigned.watermark.position_with(offsets).map(|p| (partition, p))),
+                None => gone.push(partition),
+            }
+        }
+        if gone.is_empty() { Ok((positions, inner.member.clone())) } else { Err(gone) }
     }
 
     /// Stops new work on partitions, waits a bounded time for what is in hand, and returns how far each is settled.

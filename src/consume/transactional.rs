@@ -1,0 +1,346 @@
+//! The loop of a consumer group whose outputs, dead letters and offsets are one transaction per batch.
+//!
+//! While one transaction is under way, what arrives is decided and gathered for the next: batches are small while there
+//! is little to do, and grow with the backlog. Offsets only move in transactions, so a record's effects are never
+//! committed without it: a record that waits for a retry holds back the later ones of its partition.
+
+use std::collections::VecDeque;
+use std::mem::take;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Limits, all_closed, any_open};
+use super::key_order::KeyOrder;
+use super::letters::{LetterPress, Size, tell};
+use super::stage::TransactionalStage;
+use super::verdict::{Verdict, letter, verdict};
+use crate::domain::dead_letter::{DeadLetter, Failure};
+use crate::domain::error::ErrorClass;
+use crate::domain::record::{OutboundRecord, Record};
+use crate::ports::clock::SharedClock;
+use crate::ports::publisher::PublishError;
+use crate::ports::source::{EventSource, Settled, SourceEnded};
+use crate::ports::transactions::{TransactionError, Transactions};
+use crate::resilience::breaker::{CallOutcome, Position};
+use crate::resilience::breaker_cell::{BreakerCell, Permit};
+use crate::resilience::retry::{RetryPolicy, Waits};
+use crate::telemetry::events;
+use crate::telemetry::group_metrics::GroupMetrics;
+
+/// Everything the loop works with.
+pub struct TransactionalEngine<S: TransactionalStage> {
+    /// Where records come from.
+    pub source: Arc<dyn EventSource>,
+    /// What is done with them.
+    pub stage: Arc<S>,
+    /// Where everything goes.
+    pub transactions: Arc<dyn Transactions>,
+    /// In front of them.
+    pub breaker: Arc<BreakerCell>,
+    /// A transaction that takes longer counts as a failure; it is waited for all the same.
+    pub ack_timeout: Duration,
+    /// Makes records of dead letters.
+    pub press: LetterPress,
+    /// How transient failures are tried again.
+    pub retry: RetryPolicy,
+    /// Bounds; a transaction takes half of what may be in flight.
+    pub limits: Limits,
+    /// Time.
+    pub clock: SharedClock,
+    /// Counts.
+    pub metrics: Arc<GroupMetrics>,
+}
+
+/// A record with what went wrong with it so far.
+struct Attempt {
+    record: Record,
+    earlier: Option<Failure>,
+}
+
+enum What<E> {
+    Skip,
+    Act(E),
+    Dead { letter: Box<DeadLetter>, size: Size },
+}
+
+struct Item<E> {
+    record: Record,
+    what: What<E>,
+}
+
+struct Batch<E> {
+    items: Vec<Item<E>>,
+    bytes: usize,
+}
+
+impl<E> Default for Batch<E> {
+    fn default() -> Self {
+        Self { items: Vec::new(), bytes: 0 }
+    }
+}
+
+impl<S: TransactionalStage> TransactionalEngine<S> {
+    /// Runs until `stop`, then finishes the transaction in hand and returns. What is cancelled comes again.
+    ///
+    /// # Errors
+    /// [`SourceEnded`] when source and producer have to be built anew.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), SourceEnded> {
+        let parts = Arc::new(self);
+        tokio::select! {
+            begun = parts.begin() => begun?,
+            () = stop.cancelled() => return Ok(()),
+        }
+        let order = KeyOrder::by_partition();
+        Loop { parts, order, retries: FuturesUnordered::new(), committing: None, next: Batch::default() }
+            .run(stop)
+            .await
+    }
+
+    async fn begin(&self) -> Result<(), SourceEnded> {
+        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(2));
+        loop {
+            let permit = self.permit().await;
+            match self.transactions.init().await {
+                Ok(()) => {
+                    permit.report(CallOutcome::Success);
+                    return Ok(());
+                }
+                Err(TransactionError::Ended(why)) => return Err(SourceEnded(why)),
+                Err(error) => {
+                    permit.report(CallOutcome::Failure(1));
+                    tracing::warn!(%error, "transactions cannot begin yet");
+                    tokio::time::sleep(waits.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    async fn permit(&self) -> Permit {
+        loop {
+            self.breaker.closed().await;
+            if let Some(permit) = self.breaker.acquire() {
+                return permit;
+            }
+        }
+    }
+
+    /// Commits a batch, however long the brokers are away, and returns what was settled with it.
+    async fn commit(&self, mut batch: Batch<S::Effect>) -> Result<Vec<Settled>, SourceEnded> {
+        let begun = self.clock.monotonic();
+        let mut effects: Vec<&mut S::Effect> = batch
+            .items
+            .iter_mut()
+            .filter_map(|item| match &mut item.what {
+                What::Act(effect) => Some(effect),
+                What::Skip | What::Dead { .. } => None,
+            })
+            .collect();
+        self.stage.prepare(&mut effects).await;
+        let mut waits = Waits::new(Duration::from_millis(20), Duration::from_secs(2));
+        while !batch.items.is_empty() {
+            match self.attempt(&batch).await {
+                Ok(settled) => {
+                    self.count(&batch, self.clock.monotonic().saturating_sub(begun));
+                    return Ok(settled);
+                }
+                Err((TransactionError::Ended(why), _)) => return Err(SourceEnded(why)),
+                Err((TransactionError::Aborted(why), _)) => {
+                    tracing::warn!(why, records = batch.items.len(), "a transaction was aborted and is tried again");
+                    tokio::time::sleep(waits.next_wait()).await;
+                }
+                Err((TransactionError::Moved(partitions), _)) => {
+                    let moved = |at: &crate::domain::record::Coordinates| {
+                        partitions.iter().any(|(topic, partition)| *topic == at.topic && *partition == at.partition)
+                    };
+                    batch.items.retain(|item| !moved(&item.record.at));
+                }
+                Err((TransactionError::Rejected(refused), owners)) => {
+                    for (position, error) in refused {
+                        self.refuse(&mut batch.items[owners[position]], error);
+                    }
+                    tokio::time::sleep(waits.next_wait()).await;
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// One try. An error comes with the item that each record belongs to.
+    async fn attempt(&self, batch: &Batch<S::Effect>) -> Result<Vec<Settled>, (TransactionError, Vec<usize>)> {
+        let mut letters = VecDeque::new();
+        for item in &batch.items {
+            if let What::Dead { letter, size } = &item.what {
+                letters.push_back(self.press.record(letter, *size).await);
+            }
+        }
+        let (mut records, mut owners): (Vec<&OutboundRecord>, Vec<usize>) = (Vec::new(), Vec::new());
+        let mut letter = letters.iter();
+        for (index, item) in batch.items.iter().enumerate() {
+            match &item.what {
+                What::Skip => {}
+                What::Act(effect) => records.extend(S::records(effect)),
+                What::Dead { .. } => records.extend(letter.next()),
+            }
+            owners.resize(records.len(), index);
+        }
+        let settled: Vec<Settled> = batch.items.iter().map(|item| Settled::from(&item.record)).collect();
+        let mut permit = Some(self.permit().await);
+        let mut commit = self.transactions.commit(&records, &settled);
+        let result = loop {
+            match tokio::time::timeout(self.ack_timeout, &mut commit).await {
+                Ok(result) => break result,
+                Err(_) => {
+                    tracing::warn!(records = records.len(), "a transaction takes long; its records stay in hand");
+                    if let Some(permit) = permit.take() {
+                        permit.report(CallOutcome::Failure(records.len().max(1) as u32));
+                    }
+                    // The next time-out needs a permit of its own. While half-open, the place belongs to the probe.
+                    permit = (self.breaker.position() == Position::Closed).then(|| self.breaker.acquire()).flatten();
+                }
+            }
+        };
+        if let Some(permit) = permit {
+            permit.report(match &result {
+                Err(TransactionError::Aborted(_)) => CallOutcome::Failure(1),
+                _ => CallOutcome::Success,
+            });
+        }
+        drop(commit);
+        result.map(|()| settled).map_err(|error| (error, owners))
+    }
+
+    /// A record that Kafka will never take: its event is dead, and a letter is made smaller.
+    fn refuse(&self, item: &mut Item<S::Effect>, error: PublishError) {
+        match &mut item.what {
+            What::Dead { size, .. } => {
+                if *size == Size::BareReference {
+                    tracing::error!(%error, "Kafka refuses even the reference; offsets wait");
+                }
+                *size = size.smaller();
+            }
+            What::Skip => {}
+            What::Act(_) => {
+                let (code, reason) = match error {
+                    PublishError::Rejected { code, reason } => (code, reason),
+                    PublishError::Unavailable(reason) => ("kafka_unavailable", reason),
+                };
+                let reason = format!("Kafka refuses the request: {reason}");
+                let failure = Failure::new(ErrorClass::Permanent, code, reason, self.clock.now());
+                let letter = Box::new(letter(self.stage.name(), &item.record, failure));
+                item.what = What::Dead { letter, size: Size::Whole };
+            }
+        }
+    }
+
+    fn count(&self, batch: &Batch<S::Effect>, took: Duration) {
+        let effects = batch.items.iter().filter_map(|item| match &item.what {
+            What::Act(effect) => Some(effect),
+            What::Skip | What::Dead { .. } => None,
+        });
+        self.stage.committed(effects, took);
+        for item in &batch.items {
+            match &item.what {
+                What::Skip => self.metrics.skipped(),
+                What::Act(_) => {}
+                What::Dead { letter, .. } => {
+                    self.metrics.failed(letter.failure.class.as_str());
+                    tell([&**letter]);
+                }
+            }
+        }
+    }
+}
+
+struct Loop<S: TransactionalStage> {
+    parts: Arc<TransactionalEngine<S>>,
+    order: KeyOrder,
+    retries: FuturesUnordered<BoxFuture<'static, Attempt>>,
+    committing: Option<BoxFuture<'static, Result<Vec<Settled>, SourceEnded>>>,
+    next: Batch<S::Effect>,
+}
+
+impl<S: TransactionalStage> Loop<S> {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), SourceEnded> {
+        let parts = Arc::clone(&self.parts);
+        let (most, most_bytes) = (parts.limits.in_flight.div_ceil(2), parts.limits.in_flight_bytes.div_ceil(2));
+        loop {
+            if self.committing.is_none() && !self.next.items.is_empty() {
+                let (parts, batch) = (Arc::clone(&parts), take(&mut self.next));
+                self.committing = Some(async move { parts.commit(batch).await }.boxed());
+            }
+            let draining = stop.is_cancelled();
+            if draining && self.committing.is_none() && self.retries.is_empty() {
+                return Ok(());
+            }
+            let held = self.order.held() + self.retries.len() + self.next.items.len();
+            let full = self.next.bytes >= most_bytes;
+            let room = if full { 0 } else { most.saturating_sub(held).min(parts.limits.batch) };
+            let taking = async {
+                all_closed(&*parts.stage).await;
+                parts.source.next_batch(room).await
+            };
+            let committing = async {
+                match &mut self.committing {
+                    Some(committing) => committing.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !draining => {}
+                // What is in hand cannot be finished now; its transaction is never committed, so it comes again.
+                () = any_open(&*parts.stage), if draining => return Ok(()),
+                committed = committing => {
+                    self.committing = None;
+                    parts.source.settle(&committed?);
+                }
+                Some(attempt) = self.retries.next() => {
+                    let behind = self.order.release(&attempt.record);
+                    let behind = behind.into_iter().map(|record| Attempt { record, earlier: None });
+                    self.decide(std::iter::once(attempt).chain(behind));
+                }
+                taken = taking, if !draining && room > 0 => {
+                    let records = taken?;
+                    parts.metrics.consumed(records.len());
+                    self.decide(records.into_iter().map(|record| Attempt { record, earlier: None }));
+                }
+            }
+        }
+    }
+
+    /// Decides about records in order and gathers them for the next transaction.
+    fn decide(&mut self, attempts: impl Iterator<Item = Attempt>) {
+        let parts = Arc::clone(&self.parts);
+        let now = parts.clock.now();
+        for Attempt { record, earlier } in attempts {
+            let Some(record) = self.order.hold(record) else { continue };
+            let what = match verdict(&*parts.stage, &record, earlier, &parts.retry, now) {
+                Verdict::Skip => What::Skip,
+                Verdict::Act(effect) => What::Act(effect),
+                Verdict::Dead(letter) => What::Dead { letter, size: Size::Whole },
+                Verdict::Retry(failure) => {
+                    self.schedule_retry(record, failure);
+                    continue;
+                }
+            };
+            self.next.bytes += record.size();
+            self.next.items.push(Item { record, what });
+        }
+    }
+
+    fn schedule_retry(&mut self, record: Record, failure: Failure) {
+        let wait = self.parts.retry.wait_before(failure.retries);
+        self.parts.metrics.retried();
+        events::retry_scheduled(&record.at.topic, record.at.offset, &failure.reason, wait);
+        self.order.block(&record);
+        self.retries.push(Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            Attempt { record, earlier: Some(failure) }
+        }));
+    }
+}
