@@ -201,7 +201,8 @@ fn lag_of(
         let at = (partition.topic.clone(), partition.partition);
         let Some(end) = ends.get(&at) else { continue };
         let position = partition.position.or(partition.committed).or(starts.get(&at).copied()).unwrap_or(*end);
-        let waiting = (end - position).max(0);
+        let none = partition.at_end && source.paused.is_empty();
+        let waiting = if none { 0 } else { (end - position).max(0) };
         lag_gauge(group, &at.0, at.1).set(waiting as f64);
         lag.insert(at, waiting);
     }

@@ -170,7 +170,7 @@ impl GroupParts<'_> {
         let start: StartGroup = Arc::new(move |stop: CancellationToken| {
             let source = KafkaSource::start(settings.clone())?;
             let engine = TransactionalEngine {
-                transactions: Arc::new(source.transactions(&settings.client, &name)?),
+                transactions: Arc::new(source.transactions(&settings.client, &name)),
                 source: Arc::clone(&source) as Arc<dyn EventSource>,
                 stage: Arc::clone(&stage),
                 breaker: Arc::clone(&breaker),

@@ -153,11 +153,15 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
                     tracing::warn!(why, records = batch.items.len(), "a transaction was aborted and is tried again");
                     tokio::time::sleep(waits.next_wait()).await;
                 }
-                Err((TransactionError::Moved(partitions), _)) => {
-                    let moved = |at: &crate::domain::record::Coordinates| {
-                        partitions.iter().any(|(topic, partition)| *topic == at.topic && *partition == at.partition)
+                Err((TransactionError::Moved(assignments), _)) => {
+                    // Records of a later assignment of the same partition may be in the batch already: they stay.
+                    let over = |record: &Record| {
+                        assignments.iter().any(|(topic, partition, assignment)| {
+                            (*assignment, *partition) == (record.assignment, record.at.partition)
+                                && *topic == record.at.topic
+                        })
                     };
-                    batch.items.retain(|item| !moved(&item.record.at));
+                    batch.items.retain(|item| !over(&item.record));
                 }
                 Err((TransactionError::Rejected(refused), owners)) => {
                     for (position, error) in refused {

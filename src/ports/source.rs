@@ -58,6 +58,8 @@ pub struct PartitionStatus {
     pub committed: Option<i64>,
     /// Records taken and not settled.
     pub in_hand: usize,
+    /// Every record up to the end is settled. The end may lie after the position: transactions write markers there.
+    pub at_end: bool,
 }
 
 /// Where a source stands.

@@ -8,6 +8,9 @@ use super::publisher::PublishError;
 use super::source::Settled;
 use crate::domain::record::OutboundRecord;
 
+/// An assignment of a partition: topic, partition, and the number that its records carry.
+pub type Assignment = (Arc<str>, i32, u64);
+
 /// Why a transaction was not committed. Nothing of it is visible, and no offset moved.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TransactionError {
@@ -17,9 +20,9 @@ pub enum TransactionError {
     /// These records, by position, will never be accepted.
     #[error("{} records were refused", .0.len())]
     Rejected(Vec<(usize, PublishError)>),
-    /// These partitions belong to somebody else by now.
+    /// These assignments of partitions are over; whoever has the partitions now gets their records again.
     #[error("{} partitions were taken away", .0.len())]
-    Moved(Vec<(Arc<str>, i32)>),
+    Moved(Vec<Assignment>),
     /// This producer can write no more: another one has its name, or it failed for good.
     #[error("the transactional producer ended: {0}")]
     Ended(String),

@@ -41,6 +41,7 @@ fn a_crash_loses_nothing_and_repeats_only_what_was_in_flight() {
 
     let ids = verify::requests(&oracle, &story, Copies::Any);
     verify::dead_letters(&oracle.refused, &story, Copies::Any);
+    verify::order(&sent, &story);
     verify::each_was_told_as_sent(&ids, &story, Copies::Any);
     let accepted_twice = verify::deliveries(&oracle, &ids, &provider);
     let bound = IN_FLIGHT * LANES;

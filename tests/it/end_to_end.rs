@@ -30,6 +30,7 @@ fn mixed_events_become_exactly_the_notifications_they_ask_for() {
     assert_eq!(accepted_twice, Vec::<String>::new(), "nothing is sent twice");
     verify::each_was_told_as_sent(&ids, &story, Copies::AsCaused);
     verify::dead_letters(&oracle.refused, &story, Copies::AsCaused);
+    verify::order(&sent, &story);
     encodings_are_all_there(&story.letters);
 
     let requests_seen = story.requests.len() as u64;

@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod delivery;
 mod end_to_end;
+mod exactly_once;
 mod load;
 mod metrics;
 mod outage;

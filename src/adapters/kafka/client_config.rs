@@ -150,6 +150,8 @@ impl ClientSettings {
         self.apply(&mut config, |name| !PRODUCER_ONLY.contains(&name));
         config.set("group.id", group);
         config.set("group.protocol", "classic");
+        // The end of a partition is told: what lies between the last record and the end may be no records at all.
+        config.set("enable.partition.eof", "true");
         config.set("enable.auto.commit", "true");
         config.set("enable.auto.offset.store", "false");
         config.set("allow.auto.create.topics", "false");
@@ -177,7 +179,9 @@ impl ClientSettings {
         config.set("socket.keepalive.enable", "true");
         // A connection that died in silence is given up after this time, not after a minute.
         config.set("socket.timeout.ms", "10000");
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        // librdkafka's property `debug` chooses what it tells; without it nothing below a warning is of interest.
+        let chatty = self.properties.contains_key("debug");
+        config.set_log_level(if chatty { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning });
         config
     }
 

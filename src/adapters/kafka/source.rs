@@ -108,12 +108,8 @@ impl KafkaSource {
 
     /// Transactions that move this group's offsets, by a producer with this name. The same name is the same producer
     /// for ever: a new one fences the old one off.
-    ///
-    /// # Errors
-    /// When librdkafka refuses the configuration.
-    pub fn transactions(&self, client: &ClientSettings, name: &str) -> Result<KafkaTransactions, SourceEnded> {
-        let ended = |e: KafkaError| SourceEnded(e.to_string());
-        KafkaTransactions::new(client, name, Arc::clone(&self.tracker)).map_err(ended)
+    pub fn transactions(&self, client: &ClientSettings, name: &str) -> KafkaTransactions {
+        KafkaTransactions::new(client, name, Arc::clone(&self.tracker))
     }
 }
 
@@ -250,6 +246,10 @@ impl Poller {
                 Some(Ok(message)) => {
                     let assignment = assignment(&self.tracker, &mut self.assignments, &self.settings.topics, &message);
                     assignment.map(|(topic, assignment)| copy(&message, topic, assignment))
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    self.tracker.at_end(&self.settings.topics, partition);
+                    None
                 }
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                     return Err(SourceEnded(format!("fatal: {code}")));

@@ -11,6 +11,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use crate::consume::watermark::Watermark;
 use crate::domain::record::{Coordinates, Record};
 use crate::ports::source::{PartitionStatus, PauseReason, Settled, SourceStatus};
+use crate::ports::transactions::Assignment;
 use crate::telemetry::events;
 
 /// A partition by its topic and number.
@@ -39,6 +40,8 @@ struct Assigned {
     committed: Option<i64>,
     /// What is committed lies ahead, at this offset, since the topic was created anew or cut.
     behind: Option<i64>,
+    /// The consumer has reached the end, and nothing was taken since.
+    at_end: bool,
     /// Being taken away: what is in hand may finish, nothing new is begun.
     revoking: bool,
 }
@@ -47,6 +50,7 @@ impl Assigned {
     /// Takes a record into hand. Within an assignment offsets ascend; one that went back means that the topic was
     /// created anew or cut, and then following the old position would drop everything before it silently.
     fn begin(&mut self, record: &Record) {
+        self.at_end = false;
         if !self.watermark.take(record.at.offset) {
             events::offset_went_back(&record.at.topic, record.at.partition, record.at.offset);
             self.behind = self.stored.max(self.committed).max(self.behind);
@@ -97,6 +101,7 @@ impl Tracker {
             stored: None,
             committed: None,
             behind: None,
+            at_end: false,
             revoking: false,
         };
         inner.partitions.insert(partition, assigned);
@@ -107,6 +112,15 @@ impl Tracker {
     pub fn set_committed(&self, partition: &Partition, offset: i64) {
         if let Some(assigned) = self.lock().partitions.get_mut(partition) {
             assigned.committed = Some(offset);
+        }
+    }
+
+    /// A partition of the only topic has no further record. The news does not name the topic.
+    pub fn at_end(&self, topics: &[Arc<str>], partition: i32) {
+        if let [topic] = topics
+            && let Some(assigned) = self.lock().partitions.get_mut(&(Arc::clone(topic), partition))
+        {
+            assigned.at_end = true;
         }
     }
 
@@ -176,25 +190,27 @@ impl Tracker {
     /// member who may say so.
     ///
     /// # Errors
-    /// The partitions that were taken away meanwhile.
-    pub fn reached(&self, records: &[Settled]) -> Result<Reached, Vec<Partition>> {
+    /// The assignments that are over.
+    pub fn reached(&self, records: &[Settled]) -> Result<Reached, Vec<Assignment>> {
         let mut inner = self.lock();
-        let mut runs: HashMap<Partition, (u64, Vec<i64>)> = HashMap::new();
+        let mut offsets: HashMap<Partition, Vec<i64>> = HashMap::new();
+        let mut over = Vec::new();
         for run in records.chunk_by(|a, b| a.assignment == b.assignment && a.at.is_beside(&b.at)) {
-            let partition = (Arc::clone(&run[0].at.topic), run[0].at.partition);
-            let (assignment, offsets) = runs.entry(partition).or_insert((run[0].assignment, Vec::new()));
-            // Of two assignments in one batch the earlier is over.
-            *assignment = (*assignment).min(run[0].assignment);
-            offsets.extend(run.iter().map(|record| record.at.offset));
-        }
-        let (mut positions, mut gone) = (Vec::new(), Vec::new());
-        for (partition, (assignment, offsets)) in runs {
-            match inner.partitions.get_mut(&partition).filter(|a| a.assignment == assignment) {
-                Some(assigned) => positions.extend(assigned.watermark.position_with(offsets).map(|p| (partition, p))),
-                None => gone.push(partition),
+            let (at, assignment) = (&run[0].at, run[0].assignment);
+            let partition = (Arc::clone(&at.topic), at.partition);
+            match inner.current(at, assignment) {
+                Some(_) => offsets.entry(partition).or_default().extend(run.iter().map(|record| record.at.offset)),
+                None => over.push((partition.0, partition.1, assignment)),
             }
         }
-        if gone.is_empty() { Ok((positions, inner.member.clone())) } else { Err(gone) }
+        if !over.is_empty() {
+            return Err(over);
+        }
+        let position = |(partition, offsets): (Partition, Vec<i64>)| {
+            let position = inner.partitions.get(&partition)?.watermark.position_with(offsets)?;
+            Some((partition, position))
+        };
+        Ok((offsets.into_iter().filter_map(position).collect(), inner.member.clone()))
     }
 
     /// Stops new work on partitions, waits a bounded time for what is in hand, and returns how far each is settled.
@@ -271,6 +287,7 @@ impl Tracker {
                 position: assigned.watermark.position(),
                 committed: assigned.committed,
                 in_hand: assigned.watermark.in_hand(),
+                at_end: assigned.at_end && assigned.watermark.is_idle(),
             })
             .collect();
         assigned.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
@@ -304,6 +321,22 @@ mod tests {
 
     fn moved(position: i64) -> Moved {
         Moved { partition: partition(), position, back: false }
+    }
+
+    #[test]
+    fn records_of_an_assignment_that_is_over_are_told_from_those_of_the_next() {
+        let tracker = Tracker::default();
+        tracker.assign(partition());
+        let old = tracker.take(vec![record(1, 5), record(1, 6)]);
+        tracker.lose(&[partition()]);
+        tracker.assign(partition());
+        let new = tracker.take(vec![record(2, 5), record(2, 6), record(2, 7)]);
+        let settled = |records: &[Record]| records.iter().map(Settled::from).collect::<Vec<_>>();
+        let both = [settled(&old), settled(&new[..2])].concat();
+        assert_eq!(tracker.reached(&both).err(), Some(vec![("t".into(), 0, 1)]));
+        let (positions, _) = tracker.reached(&settled(&new[..2])).expect("current");
+        assert_eq!(positions, [(partition(), 7)]);
+        assert_eq!(tracker.unstored(), [], "nothing is settled yet");
     }
 
     #[test]

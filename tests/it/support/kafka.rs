@@ -1,11 +1,12 @@
 //! A corner of the real Kafka for one test: topics and groups behind a prefix of its own.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Headers as _;
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::events::Headers;
 use super::servers::required;
@@ -67,31 +68,42 @@ impl Kafka {
         format!("{}{logical}", self.prefix)
     }
 
-    /// Everything on a topic, from its beginning to its present end, by partition and offset.
+    /// Everything on a topic that is committed, from its beginning to its present end, by partition and offset.
     #[track_caller]
     pub fn read(&self, logical: &str) -> Vec<Record> {
+        self.read_as(logical, "read_committed")
+    }
+
+    /// With what aborted transactions left as well.
+    #[track_caller]
+    pub fn read_uncommitted(&self, logical: &str) -> Vec<Record> {
+        self.read_as(logical, "read_uncommitted")
+    }
+
+    #[track_caller]
+    fn read_as(&self, logical: &str, isolation: &str) -> Vec<Record> {
         let topic = self.named(logical);
-        let consumer = self.consumer("reader");
-        let mut unread = BTreeMap::new();
+        let mut config = self.config("reader");
+        config.set("isolation.level", isolation).set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut unread = BTreeSet::new();
         let mut assignment = TopicPartitionList::new();
-        for (partition, start, end) in ends(&consumer, &topic) {
-            if start < end {
-                assignment.add_partition_offset(&topic, partition, Offset::Offset(start)).expect("an offset");
-                unread.insert(partition, end);
-            }
+        for (partition, start, _) in ends(&consumer, &topic) {
+            assignment.add_partition_offset(&topic, partition, Offset::Offset(start)).expect("an offset");
+            unread.insert(partition);
         }
         consumer.assign(&assignment).expect("assigned");
         let mut records = Vec::new();
         let deadline = Instant::now() + secs(60);
         while !unread.is_empty() {
             assert!(Instant::now() < deadline, "{topic} cannot be read to its end: {unread:?}");
-            // Errors pass: the client connects anew by itself.
-            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
-            let partition = message.partition();
-            let Some(end) = unread.get(&partition).copied() else { continue };
-            records.push(record(&message));
-            if message.offset() + 1 >= end {
-                unread.remove(&partition);
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => records.push(record(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    unread.remove(&partition);
+                }
+                // Errors pass: the client connects anew by itself.
+                Some(Err(_)) | None => {}
             }
         }
         records.sort_by_key(|record| (record.partition, record.offset));
@@ -107,18 +119,46 @@ impl Kafka {
     /// Waits until every group has committed the end of its topic.
     #[track_caller]
     pub fn wait_until_drained(&self, within: Duration) {
-        let consumers: Vec<_> =
-            GROUPS.into_iter().map(|(group, topic)| (self.consumer(group), self.named(topic))).collect();
-        let waiting = || -> i64 { consumers.iter().map(|(consumer, topic)| behind(consumer, topic)).sum() };
+        self.wait_for_groups(&GROUPS, within);
+    }
+
+    /// Waits until the groups of the routing stage have committed the ends of their topics.
+    #[track_caller]
+    pub fn wait_until_routed(&self, within: Duration) {
+        self.wait_for_groups(&GROUPS[..3], within);
+    }
+
+    /// True when a group of the routing stage has something left to do, or a transaction open: then nobody is told how
+    /// far it has come.
+    pub fn is_routing(&self) -> bool {
+        GROUPS[..3].iter().any(|(group, topic)| {
+            let (consumer, topic) = (self.consumer(group), self.named(topic));
+            behind(&consumer, &topic, secs(1)).is_none_or(|records| records > 0)
+        })
+    }
+
+    #[track_caller]
+    fn wait_for_groups(&self, groups: &[(&str, &str)], within: Duration) {
+        let consumers: Vec<_> = groups.iter().map(|(group, topic)| (self.consumer(group), self.named(topic))).collect();
+        let waiting = || -> i64 {
+            consumers
+                .iter()
+                .map(|(consumer, topic)| behind(consumer, topic, ANSWER).unwrap_or(i64::from(u32::MAX)))
+                .sum()
+        };
         let drained = wait::until_or_end(within, || (waiting() == 0).then_some(()));
         assert!(drained.is_some(), "{} records are not committed within {within:?}", waiting());
     }
 
     fn consumer(&self, group: &str) -> BaseConsumer {
+        self.config(group).create().expect("a consumer")
+    }
+
+    fn config(&self, group: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("group.id", self.named(group));
         config.set("enable.auto.commit", "false").set("isolation.level", "read_committed");
-        config.create().expect("a consumer")
+        config
     }
 }
 
@@ -137,18 +177,18 @@ fn ends(consumer: &BaseConsumer, topic: &str) -> Vec<(i32, i64, i64)> {
 }
 
 /// Records between what the consumer's group has committed and the end. Without a member it can be asked by anyone.
-fn behind(consumer: &BaseConsumer, topic: &str) -> i64 {
+fn behind(consumer: &BaseConsumer, topic: &str, within: Duration) -> Option<i64> {
     let ends = ends(consumer, topic);
     let mut asked = TopicPartitionList::new();
     for (partition, ..) in &ends {
         asked.add_partition(topic, *partition);
     }
-    let committed = consumer.committed_offsets(asked, ANSWER).expect("Kafka answers");
+    let committed = consumer.committed_offsets(asked, within).ok()?;
     let offset = |partition| match committed.find_partition(topic, partition).map(|found| found.offset()) {
         Some(Offset::Offset(offset)) => Some(offset),
         _ => None,
     };
-    ends.into_iter().map(|(partition, start, end)| end - offset(partition).unwrap_or(start)).sum()
+    Some(ends.into_iter().map(|(partition, start, end)| end - offset(partition).unwrap_or(start)).sum())
 }
 
 fn record(message: &impl rdkafka::Message) -> Record {

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use super::json_object::Object;
 use super::oracle::{Content, Oracle, Refused};
+use super::producer::Sent;
 use super::provider::FakeProvider;
 use super::published::{DeadLetter, Published, Story};
 
@@ -43,6 +44,27 @@ pub fn requests(oracle: &Oracle<'_>, story: &Story, copies: Copies) -> BTreeMap<
         assert!(other.is_none(), "{id} names two requests");
     }
     ids
+}
+
+/// The requests of one key come in the order of their events.
+#[track_caller]
+pub fn order(sent: &[Sent], story: &Story) {
+    let mut place: BTreeMap<String, (i32, i64)> = BTreeMap::new();
+    for sent in sent {
+        let envelope = sent.input.value.as_deref().and_then(Object::parse);
+        if let Some(id) = envelope.and_then(|envelope| envelope.text("eventId")) {
+            place.entry(id).or_insert((sent.partition, sent.offset));
+        }
+    }
+    let mut last: BTreeMap<&str, (i32, i64)> = BTreeMap::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    // A request that comes again comes late; what counts is its first copy.
+    for request in story.requests.iter().filter(|request| seen.insert(request.event_id.as_str())) {
+        let here = place[request.causation_id()];
+        if let Some(before) = last.insert(request.aggregate_id.as_str(), here) {
+            assert!(before < here, "{} comes after the request of a later event", request.aggregate_id);
+        }
+    }
 }
 
 /// Each request was accepted, with its very content. Returns what was accepted more than once.
