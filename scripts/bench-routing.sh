@@ -2,7 +2,7 @@
 # Measures how fast the service routes a backlog, beside a bare librdkafka loop that copies the same records, on a real
 # Kafka that it starts and ends; one that is up already is used and stays up.
 #
-#   scripts/bench-routing.sh [--events N] [--rounds R]     defaults: 300000 events, 3 rounds
+#   scripts/bench-routing.sh [--events N] [--rounds R] [--guarantee exactly_once]     defaults: 300000 events, 3 rounds
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

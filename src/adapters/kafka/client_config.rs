@@ -109,7 +109,7 @@ impl ClientSettings {
         config.set("message.timeout.ms", "0");
         config.set("queue.buffering.max.messages", "100000");
         config.set("queue.buffering.max.kbytes", "65536");
-        config.set("linger.ms", "2");
+        config.set("linger.ms", "0.5");
         config.set("compression.type", "lz4");
         // A broker that refuses one record as too large refuses its whole batch: keep the company small.
         config.set("batch.size", "262144");
