@@ -72,9 +72,15 @@ async fn drive(duty: &BreakerDuty) {
         match now {
             Position::Closed => drop(position.changed().await),
             Position::Open => {
-                let wait = duty.cell.until_tick().unwrap_or_default();
+                let time_is_over = async {
+                    match duty.cell.until_tick() {
+                        Some(wait) => tokio::time::sleep(wait).await,
+                        // By an operator's order: only the next order ends it.
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => duty.cell.tick(),
+                    () = time_is_over => duty.cell.tick(),
                     _ = position.changed() => {}
                 }
             }

@@ -26,6 +26,9 @@ impl Breakers {
     pub fn new(config: &Config, clock: &SharedClock) -> Self {
         let policy = BreakerPolicy {
             failure_threshold: config.breaker.failure_threshold,
+            failure_rate: config.breaker.failure_rate,
+            minimum_calls: config.breaker.minimum_calls,
+            window: config.breaker.window(),
             recovery_timeout: config.breaker.recovery_timeout(),
             success_threshold: config.breaker.success_threshold,
         };

@@ -1,15 +1,18 @@
-//! The read-only API. Without authentication configured it answers loopback clients alone.
+//! The API. Without authentication configured it answers loopback clients alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::http::header::{HOST, ORIGIN};
+use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use serde_json::json;
 
 use super::problem::problem;
 use super::state::{RunningParts, SharedState};
 use crate::ports::ledger::LedgerError;
+use crate::resilience::breaker::Order;
+use crate::resilience::breaker_cell::BreakerCell;
 
 /// No answer of the API takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -119,12 +122,50 @@ pub async fn system(request: HttpRequest, state: web::Data<SharedState>) -> Http
             json!({"group": group, "running": health.source.is_some(), "paused": paused, "assignment": assignment, "lostAssignments": source.lost_assignments})
         })
         .collect();
-    let breakers: Vec<_> =
-        running.breakers.iter().map(|b| json!({"name": b.name(), "state": b.position().as_str()})).collect();
+    let breakers: Vec<_> = running.breakers.iter().map(|b| shown(b)).collect();
     HttpResponse::Ok().json(json!({
         "service": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"),
         "actors": state.actors(), "consumerGroups": groups, "breakers": breakers,
     }))
+}
+
+#[post("/api/v1/breakers/{name}/{order}")]
+pub async fn order_breaker(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    state: web::Data<SharedState>,
+) -> HttpResponse {
+    let (name, order) = path.into_inner();
+    obey(&request, &state, &name, &order).unwrap_or_else(refuse)
+}
+
+fn obey(request: &HttpRequest, state: &SharedState, name: &str, order: &str) -> Result<HttpResponse, Refusal> {
+    let running = admit(request, state)?;
+    refuse_other_sites(request)?;
+    let not_found = |detail: String| (StatusCode::NOT_FOUND, detail);
+    let breaker = running.breakers.iter().find(|breaker| breaker.name() == name);
+    let breaker = breaker.ok_or_else(|| not_found(format!("there is no breaker `{name}`")))?;
+    breaker.obey(match order {
+        "open" => Order::Open,
+        "close" => Order::Close,
+        "auto" => Order::Auto,
+        _ => return Err(not_found(format!("`{order}` is none of open, close, auto"))),
+    });
+    tracing::warn!(breaker = name, order, "an operator decides about a breaker");
+    Ok(HttpResponse::Ok().json(shown(breaker)))
+}
+
+fn shown(breaker: &BreakerCell) -> serde_json::Value {
+    json!({"name": breaker.name(), "state": breaker.position().as_str(), "held": breaker.is_held()})
+}
+
+/// A page of another site, open in a browser on this machine, is no operator.
+fn refuse_other_sites(request: &HttpRequest) -> Result<(), Refusal> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = header(ORIGIN) else { return Ok(()) };
+    let same = origin.split_once("://").is_some_and(|(_, host)| Some(host) == header(HOST));
+    let detail = "requests from pages of other sites are refused";
+    if same { Ok(()) } else { Err((StatusCode::FORBIDDEN, detail.to_owned())) }
 }
 
 /// What nobody answers.

@@ -57,6 +57,7 @@ pub fn start(address: SocketAddr, limits: Limits, state: SharedState) -> Result<
             .service(api::notification)
             .service(api::parked_payload)
             .service(api::system)
+            .service(api::order_breaker)
             .default_service(web::to(api::not_found))
     })
     .workers(1)

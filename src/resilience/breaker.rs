@@ -5,15 +5,39 @@
 
 use std::time::Duration;
 
+use super::window::FailureWindow;
+
 /// When a breaker opens and closes.
 #[derive(Debug, Clone, Copy)]
 pub struct BreakerPolicy {
     /// Consecutive failures that open it.
     pub failure_threshold: u32,
+    /// The share of failed calls within the window that opens it as well: a dependency that fails every other call
+    /// never fails many times in a row.
+    pub failure_rate: f64,
+    /// The share counts only among so many calls.
+    pub minimum_calls: u32,
+    /// The window.
+    pub window: Duration,
     /// How long it stays open before a probe may run.
     pub recovery_timeout: Duration,
     /// Consecutive successes of probes that close it.
     pub success_threshold: u32,
+}
+
+#[cfg(test)]
+impl BreakerPolicy {
+    /// Opens by consecutive failures, recovers at once.
+    pub fn strict(failure_threshold: u32) -> Self {
+        Self {
+            failure_threshold,
+            failure_rate: 0.5,
+            minimum_calls: u32::MAX,
+            window: Duration::from_secs(10),
+            recovery_timeout: Duration::ZERO,
+            success_threshold: 1,
+        }
+    }
 }
 
 /// The three positions of a breaker.
@@ -70,11 +94,34 @@ impl Ticket {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum State {
-    Closed { failures: u32 },
-    Open { since: Duration },
-    HalfOpen { successes: u32, probing: bool },
+    Closed {
+        failures: u32,
+        window: Box<FailureWindow>,
+    },
+    Open {
+        since: Duration,
+    },
+    HalfOpen {
+        successes: u32,
+        probing: bool,
+    },
+    /// An operator decided, until he decides otherwise.
+    Held {
+        open: bool,
+    },
+}
+
+/// What an operator wants of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Let nothing pass.
+    Open,
+    /// Let everything pass, whatever fails.
+    Close,
+    /// Decide by the calls' outcomes again; one that was opened begins with a probe.
+    Auto,
 }
 
 /// The state machine. `now` is monotonic time.
@@ -88,14 +135,31 @@ pub struct Breaker {
 impl Breaker {
     /// A closed breaker.
     pub fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed { failures: 0 }, generation: 0 }
+        let state = closed(&policy);
+        Self { policy, state, generation: 0 }
+    }
+
+    /// Takes an operator's order.
+    pub fn obey(&mut self, order: Order) {
+        match (order, &self.state) {
+            (Order::Open, _) => self.enter(State::Held { open: true }),
+            (Order::Close, _) => self.enter(State::Held { open: false }),
+            (Order::Auto, State::Held { open: true }) => self.enter(State::HalfOpen { successes: 0, probing: false }),
+            (Order::Auto, State::Held { open: false }) => self.enter(closed(&self.policy)),
+            (Order::Auto, _) => {}
+        }
+    }
+
+    /// True while an operator's order holds.
+    pub fn is_held(&self) -> bool {
+        matches!(self.state, State::Held { .. })
     }
 
     /// Where it stands.
     pub fn position(&self) -> Position {
         match self.state {
-            State::Closed { .. } => Position::Closed,
-            State::Open { .. } => Position::Open,
+            State::Closed { .. } | State::Held { open: false } => Position::Closed,
+            State::Open { .. } | State::Held { open: true } => Position::Open,
             State::HalfOpen { .. } => Position::HalfOpen,
         }
     }
@@ -103,7 +167,9 @@ impl Breaker {
     /// Asks for the right to call; refused while open, and while a probe is under way.
     pub fn acquire(&mut self) -> Option<Ticket> {
         match &mut self.state {
-            State::Closed { .. } => Some(Ticket { generation: self.generation, probe: false }),
+            State::Closed { .. } | State::Held { open: false } => {
+                Some(Ticket { generation: self.generation, probe: false })
+            }
             State::HalfOpen { probing, .. } if !*probing => {
                 *probing = true;
                 Some(Ticket { generation: self.generation, probe: true })
@@ -127,10 +193,16 @@ impl Breaker {
             return;
         }
         match (&mut self.state, outcome) {
-            (State::Closed { failures }, CallOutcome::Success) => *failures = 0,
-            (State::Closed { failures }, CallOutcome::Failure(count)) => {
+            (State::Closed { failures, window }, CallOutcome::Success) => {
+                *failures = 0;
+                window.record(false, now);
+            }
+            (State::Closed { failures, window }, CallOutcome::Failure(count)) => {
                 *failures = failures.saturating_add(count);
-                if *failures >= self.policy.failure_threshold {
+                let recent = window.record(true, now);
+                let often = recent.calls >= self.policy.minimum_calls
+                    && f64::from(recent.failures) >= self.policy.failure_rate * f64::from(recent.calls);
+                if *failures >= self.policy.failure_threshold || often {
                     self.enter(State::Open { since: now });
                 }
             }
@@ -138,11 +210,11 @@ impl Breaker {
                 *successes += 1;
                 *probing = false;
                 if *successes >= self.policy.success_threshold {
-                    self.enter(State::Closed { failures: 0 });
+                    self.enter(closed(&self.policy));
                 }
             }
             (State::HalfOpen { .. }, CallOutcome::Failure(_)) => self.enter(State::Open { since: now }),
-            (State::Open { .. }, _) => {}
+            (State::Open { .. } | State::Held { .. }, _) => {}
         }
     }
 
@@ -169,6 +241,10 @@ impl Breaker {
     }
 }
 
+fn closed(policy: &BreakerPolicy) -> State {
+    State::Closed { failures: 0, window: Box::new(FailureWindow::new(policy.window)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +252,53 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn breaker() -> Breaker {
-        Breaker::new(BreakerPolicy { failure_threshold: 3, recovery_timeout: 10 * SECOND, success_threshold: 2 })
+        Breaker::new(BreakerPolicy { recovery_timeout: 10 * SECOND, success_threshold: 2, ..BreakerPolicy::strict(3) })
+    }
+
+    #[test]
+    fn opens_when_half_of_the_calls_of_the_window_fail() {
+        let mut breaker = Breaker::new(BreakerPolicy { minimum_calls: 6, ..BreakerPolicy::strict(3) });
+        let mut call = |outcome, now| {
+            let ticket = breaker.acquire().expect("closed");
+            breaker.report(ticket, outcome, now);
+            breaker.position()
+        };
+        for second in 0..20 {
+            // Three calls within the window are too few to judge by.
+            assert_eq!(call(CallOutcome::Failure(1), 5 * second * SECOND), Position::Closed);
+            assert_eq!(call(CallOutcome::Success, 5 * second * SECOND), Position::Closed);
+        }
+        for _ in 0..2 {
+            call(CallOutcome::Success, 200 * SECOND);
+            call(CallOutcome::Failure(1), 201 * SECOND);
+        }
+        call(CallOutcome::Success, 202 * SECOND);
+        assert_eq!(call(CallOutcome::Failure(1), 202 * SECOND), Position::Open);
+    }
+
+    #[test]
+    fn an_operator_s_order_holds_until_it_is_taken_back() {
+        let mut breaker = breaker();
+        let before = breaker.acquire().expect("closed");
+        breaker.obey(Order::Open);
+        breaker.report(before, CallOutcome::Success, SECOND);
+        breaker.tick(1_000 * SECOND);
+        assert!(breaker.is_held() && breaker.acquire().is_none() && breaker.until_tick(SECOND).is_none());
+        assert_eq!(breaker.position(), Position::Open);
+        breaker.obey(Order::Auto);
+        assert_eq!(breaker.position(), Position::HalfOpen);
+        breaker.obey(Order::Close);
+        for _ in 0..10 {
+            let ticket = breaker.acquire().expect("closed by order");
+            breaker.report(ticket, CallOutcome::Failure(9), SECOND);
+        }
+        assert_eq!(breaker.position(), Position::Closed);
+        breaker.obey(Order::Auto);
+        let ticket = breaker.acquire().expect("closed");
+        breaker.report(ticket, CallOutcome::Failure(3), SECOND);
+        assert_eq!(breaker.position(), Position::Open);
+        breaker.obey(Order::Auto);
+        assert_eq!(breaker.position(), Position::Open, "nothing was ordered");
     }
 
     fn opened() -> Breaker {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::breaker::{Breaker, BreakerPolicy, CallOutcome, Position, Ticket};
+use super::breaker::{Breaker, BreakerPolicy, CallOutcome, Order, Position, Ticket};
 use crate::ports::clock::SharedClock;
 
 /// The breaker in front of one dependency.
@@ -52,6 +52,16 @@ impl BreakerCell {
     pub fn tick(&self) {
         let now = self.clock.monotonic();
         self.change(|breaker| breaker.tick(now));
+    }
+
+    /// Takes an operator's order.
+    pub fn obey(&self, order: Order) {
+        self.change(|breaker| breaker.obey(order));
+    }
+
+    /// True while an operator's order holds.
+    pub fn is_held(&self) -> bool {
+        self.lock().is_held()
     }
 
     /// How long until [`Self::tick`] changes something.
@@ -116,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_probe_does_not_leak() {
-        let policy = BreakerPolicy { failure_threshold: 1, recovery_timeout: Duration::ZERO, success_threshold: 1 };
+        let policy = BreakerPolicy::strict(1);
         let cell = BreakerCell::new("test", policy, Arc::new(SystemClock::default()));
         cell.acquire().expect("closed").report(CallOutcome::Failure(1));
         assert_eq!(cell.position(), Position::Open);

@@ -4,3 +4,4 @@ pub mod breaker;
 pub mod breaker_cell;
 pub mod retry;
 pub mod token_bucket;
+pub mod window;

@@ -143,8 +143,7 @@ fn build(
     broker: MemoryBroker,
 ) -> Bench {
     let clock: SharedClock = Arc::new(SystemClock::default());
-    let policy =
-        BreakerPolicy { failure_threshold: 1, recovery_timeout: Duration::from_millis(1), success_threshold: 1 };
+    let policy = BreakerPolicy { recovery_timeout: Duration::from_millis(1), ..BreakerPolicy::strict(1) };
     let breaker = BreakerCell::new("kafka", policy, Arc::clone(&clock));
     let source = Arc::new(MemorySource { waiting: Mutex::new(records.into()), ..MemorySource::default() });
     let broker = Arc::new(broker);

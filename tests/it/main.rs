@@ -3,6 +3,7 @@
 //! Tests that need servers are ignored by default; `scripts/test.sh` starts Kafka and PostgreSQL and runs them.
 
 mod bad_input;
+mod breaker;
 mod cli;
 mod crash;
 mod delivery;

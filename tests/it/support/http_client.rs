@@ -1,4 +1,4 @@
-//! A blocking HTTP GET.
+//! Blocking HTTP requests.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -22,15 +22,26 @@ impl Answer {
     }
 }
 
-/// Each request has a connection of its own, so that an outage of one says nothing about the next.
 pub fn get(url: &str) -> Result<Answer, String> {
+    send(reqwest::Method::GET, url, &[])
+}
+
+/// Without a body.
+pub fn post(url: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
+    send(reqwest::Method::POST, url, headers)
+}
+
+/// Each request has a connection of its own, so that an outage of one says nothing about the next.
+fn send(method: reqwest::Method, url: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(10));
         builder.build().expect("a client")
     });
     let began = Instant::now();
     let asked = async {
-        let response = CLIENT.get(url).send().await?;
+        let request = CLIENT.request(method, url);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = request.send().await?;
         let status = response.status().as_u16();
         Ok((status, response.bytes().await?.to_vec()))
     };

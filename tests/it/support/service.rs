@@ -55,6 +55,11 @@ impl Service {
     }
 
     #[track_caller]
+    pub fn post(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        http_client::post(&format!("{}{path}", self.base), headers).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[track_caller]
     pub fn metrics(&self) -> Metrics {
         Metrics::parse(&self.get("/metrics").text())
     }
