@@ -53,7 +53,9 @@ pub fn expose_all(config: &Config) {
         expose(names::TOPIC_MESSAGES, &[("topic", config.kafka.topics().named(topic))]);
     }
     for topic in config.kafka.topics().all() {
-        expose(names::OFFSET_RESETS, &[("topic", topic.to_string())]);
+        for reason in ["missing", "out_of_range", "went_back"] {
+            expose(names::OFFSET_RESETS, &[("topic", topic.to_string()), ("reason", reason.to_owned())]);
+        }
     }
     expose(names::DELIVERY_SECONDS, &[]);
     expose(names::ROUTING_SECONDS, &[]);

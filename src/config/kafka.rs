@@ -46,6 +46,8 @@ pub struct KafkaConfig {
 pub enum AutoOffsetReset {
     Earliest,
     Latest,
+    /// Nowhere: the group stops, and the service is not ready.
+    Error,
 }
 
 impl AutoOffsetReset {
@@ -54,6 +56,7 @@ impl AutoOffsetReset {
         match self {
             Self::Earliest => "earliest",
             Self::Latest => "latest",
+            Self::Error => "error",
         }
     }
 }

@@ -106,8 +106,25 @@ pub fn retry_scheduled(topic: &str, offset: i64, reason: &str, wait: Duration) {
 
 /// The topic was created anew or cut: the group goes on from an offset before its position.
 pub fn offset_went_back(topic: &str, partition: i32, offset: i64) {
-    counter!(OFFSET_RESETS, "topic" => topic.to_owned()).increment(1);
+    offset_reset(topic, "went_back");
     error!(topic, partition, offset, "the offset went back: the topic was created anew or cut");
+}
+
+/// The committed offset is one that the topic does not have: records between it and where the group goes on are
+/// skipped, or come again.
+pub fn offset_out_of_range(topic: &str, told: &str) {
+    offset_reset(topic, "out_of_range");
+    error!(topic, told, "the committed offset is out of range: the group goes on by kafka.auto_offset_reset");
+}
+
+/// The group has never committed an offset of a partition.
+pub fn offset_missing(topic: &str, partition: i32, policy: &str) {
+    offset_reset(topic, "missing");
+    info!(topic, partition, policy, "no committed offset: the group begins by kafka.auto_offset_reset");
+}
+
+fn offset_reset(topic: &str, reason: &'static str) {
+    counter!(OFFSET_RESETS, "topic" => topic.to_owned(), "reason" => reason).increment(1);
 }
 
 /// A dead letter is durable.

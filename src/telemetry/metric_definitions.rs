@@ -76,5 +76,10 @@ pub const ALL: [Definition; 16] = [
     define(BREAKER_STATE, Kind::Gauge, Unit::Count, "0 closed, 1 half-open, 2 open"),
     define(ACTOR_RESTARTS, Kind::Counter, Unit::Count, "Actors rebuilt by the supervisor"),
     define(PROVIDER_REQUESTS, Kind::Counter, Unit::Count, "Calls to providers, by outcome"),
-    define(OFFSET_RESETS, Kind::Counter, Unit::Count, "Positions that the topic no longer has"),
+    define(
+        OFFSET_RESETS,
+        Kind::Counter,
+        Unit::Count,
+        "Partitions whose position was not the committed one; reason=\"missing\" is a first start",
+    ),
 ];

@@ -11,6 +11,7 @@ mod end_to_end;
 mod exactly_once;
 mod load;
 mod metrics;
+mod offsets;
 mod outage;
 mod shutdown;
 mod support;

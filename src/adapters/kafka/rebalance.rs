@@ -10,6 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::tracker::{Moved, Partition, Tracker};
+use crate::telemetry::events;
 
 /// librdkafka's log lines and errors, as structured logs.
 pub fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -36,6 +37,12 @@ pub struct GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // The only word that librdkafka gives of it; a group's first start is not told in this way.
+        if facility == "OFFSET" && matches!(level, RDKafkaLogLevel::Warning) {
+            let (topic, _) =
+                message.rsplit_once("]: offset reset").and_then(|(at, _)| at.rsplit_once(" [")).unwrap_or_default();
+            events::offset_out_of_range(topic.rsplit(' ').next().unwrap_or_default(), message);
+        }
         forward_log(level, facility, message);
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -20,6 +20,7 @@ use super::tracker::Tracker;
 use super::transactions::KafkaTransactions;
 use crate::domain::record::{Coordinates, Headers, Record};
 use crate::ports::source::{EventSource, PauseReason, Settled, SourceEnded, SourceStatus};
+use crate::telemetry::events;
 
 /// How long one poll waits for a record: the latency of pauses and of the end.
 const POLL: Duration = Duration::from_millis(50);
@@ -251,6 +252,10 @@ impl Poller {
                     self.tracker.at_end(&self.settings.topics, partition);
                     None
                 }
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                    let why = "its committed offset is missing or out of range, and kafka.auto_offset_reset is `error`";
+                    return Err(SourceEnded(why.to_owned()));
+                }
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                     return Err(SourceEnded(format!("fatal: {code}")));
                 }
@@ -324,8 +329,15 @@ impl Poller {
             Ok(list) => {
                 self.committed_version = version;
                 for element in list.elements() {
-                    if let Offset::Offset(offset) = element.offset() {
-                        self.tracker.set_committed(&(Arc::from(element.topic()), element.partition()), offset);
+                    match element.offset() {
+                        Offset::Offset(offset) => {
+                            self.tracker.set_committed(&(Arc::from(element.topic()), element.partition()), offset);
+                        }
+                        _ => events::offset_missing(
+                            element.topic(),
+                            element.partition(),
+                            &self.settings.auto_offset_reset,
+                        ),
                     }
                 }
             }

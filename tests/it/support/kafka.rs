@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Headers as _;
@@ -108,6 +110,20 @@ impl Kafka {
         }
         records.sort_by_key(|record| (record.partition, record.offset));
         records
+    }
+
+    /// Removes what stands on a topic now, as retention does.
+    #[track_caller]
+    pub fn cut(&self, logical: &str) {
+        let topic = self.named(logical);
+        let mut upto = TopicPartitionList::new();
+        for (partition, _, end) in ends(&self.consumer("reader"), &topic) {
+            upto.add_partition_offset(&topic, partition, Offset::Offset(end)).expect("an offset");
+        }
+        let mut config = ClientConfig::new();
+        let admin: AdminClient<DefaultClientContext> =
+            config.set("bootstrap.servers", &self.brokers).create().expect("a client");
+        super::runtime().block_on(admin.delete_records(&upto, &AdminOptions::new())).expect("Kafka answers");
     }
 
     /// How many records stand on a topic.

@@ -34,6 +34,19 @@ impl Setup {
         setup
     }
 
+    /// The same topics and database under another configuration.
+    #[track_caller]
+    pub fn with_settings(self, settings: &str) -> Self {
+        fs::write(&self.config, settings).expect("the configuration is written");
+        self
+    }
+
+    /// The service, whatever becomes of it.
+    pub fn spawn(&self) -> Service {
+        let config = self.config.to_str().expect("UTF-8");
+        Service::spawn(self.command(&["serve", "--config", config]))
+    }
+
     /// A command of the real binary that works on these topics and this database.
     pub fn command(&self, args: &[&str]) -> Invocation {
         Invocation::new(self.folder.path(), args)
@@ -45,8 +58,7 @@ impl Setup {
     /// The service, ready for work.
     #[track_caller]
     pub fn start(&self) -> Service {
-        let config = self.config.to_str().expect("UTF-8");
-        let mut service = Service::spawn(self.command(&["serve", "--config", config]));
+        let mut service = self.spawn();
         service.wait_until_ready();
         service
     }
