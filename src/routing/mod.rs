@@ -1,5 +1,7 @@
 //! Stage 1: a domain event in, its notification requests out. Stream to stream.
 
+#[cfg(test)]
+mod hostile;
 mod stage;
 #[cfg(test)]
 mod tests;
