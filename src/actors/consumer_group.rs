@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::messages::{Drain, GroupStatus};
+use super::messages::{Drain, GroupStatus, Rebuild};
 use super::supervisor::Lifeline;
 use super::tasks::{Task, Tasks};
 use crate::ports::source::{EventSource, PauseReason, SourceEnded, SourceStatus};
@@ -93,6 +93,15 @@ impl Handler<GroupStatus> for ConsumerGroupActor {
 
     fn handle(&mut self, _: GroupStatus, _: &mut Self::Context) -> Self::Result {
         self.running.as_ref().map(|(source, _)| source.status())
+    }
+}
+
+impl Handler<Rebuild> for ConsumerGroupActor {
+    type Result = ();
+
+    fn handle(&mut self, Rebuild(why): Rebuild, context: &mut Self::Context) {
+        self.lifeline.because(why);
+        context.stop();
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`Park`] | DeadLetterActor | when every letter is durable |
 //! | [`Drain`] | ConsumerGroupActor, DispatchActor, OutboxActor | when everything in hand is finished |
 //! | [`GroupStatus`] | ConsumerGroupActor | where its source stands |
+//! | [`Rebuild`] | ConsumerGroupActor | none: it ends, and the supervisor builds it anew |
 //! | [`ChildEnded`] | ServiceSupervisor | none |
 //! | [`Supervise`] | ServiceSupervisor | whether the child started |
 //! | [`StopSupervising`] | ServiceSupervisor | none |
@@ -32,6 +33,11 @@ pub struct Drain(pub Duration);
 #[derive(Message)]
 #[rtype(result = "Option<SourceStatus>")]
 pub struct GroupStatus;
+
+/// End, for this reason; the supervisor builds a new one in your place.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Rebuild(pub String);
 
 /// A supervised actor is gone.
 #[derive(Message)]

@@ -8,6 +8,8 @@ pub mod messages;
 pub mod monitor;
 pub mod outbox;
 pub mod slot;
+#[cfg(test)]
+mod stall_tests;
 pub mod supervisor;
 #[cfg(test)]
 mod supervisor_tests;

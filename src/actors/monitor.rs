@@ -12,15 +12,20 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::consumer_group::ConsumerGroupActor;
-use super::messages::GroupStatus;
+use super::messages::{GroupStatus, Rebuild};
 use super::slot::Slot;
 use super::supervisor::Lifeline;
 use super::tasks::{Task, Tasks};
+use crate::consume::stall::StallWatch;
+use crate::ports::clock::SharedClock;
 use crate::ports::cluster::ClusterView;
 use crate::ports::probe::Probe;
 use crate::ports::source::SourceStatus;
 use crate::telemetry::events;
-use crate::telemetry::metric_definitions::{LAG, TOPIC_MESSAGES};
+use crate::telemetry::metric_definitions::{HEAD_OF_LINE, LAG, TOPIC_MESSAGES};
+
+/// A record that holds its partition back for longer is named in the log.
+const HELD_BACK_LONG: Duration = Duration::from_secs(15);
 
 /// A dependency as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +69,10 @@ pub struct MonitorDuty {
     pub groups: Vec<(String, Slot<ConsumerGroupActor>)>,
     /// Between two looks.
     pub interval: Duration,
+    /// A group that stands still for so long is rebuilt.
+    pub stall_after: Duration,
+    /// Time.
+    pub clock: SharedClock,
     /// A question is given up after this time.
     pub deadline: Duration,
     /// Where the picture goes.
@@ -99,8 +108,9 @@ impl Actor for MonitorActor {
                 }
             }),
             Box::pin(async move {
+                let mut stalls = StallWatch::new(measuring.stall_after);
                 loop {
-                    measuring.measure().await;
+                    measuring.measure(&mut stalls).await;
                     tokio::time::sleep(measuring.interval).await;
                 }
             }),
@@ -131,7 +141,7 @@ impl MonitorDuty {
     }
 
     /// Measures depth and lag.
-    async fn measure(&self) {
+    async fn measure(&self, stalls: &mut StallWatch) {
         let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
         let mut starts: BTreeMap<(String, i32), i64> = BTreeMap::new();
         let mut topics = 0;
@@ -156,6 +166,13 @@ impl MonitorDuty {
             let lag = source.as_ref().map(|s| lag_of(group, s, &starts, &ends)).unwrap_or_default();
             if let Some(source) = &source {
                 self.forget_lag(group, source);
+                show_heads(group, source);
+                let waiting = lag.values().sum();
+                if let Some(still) = stalls.look(group, source, waiting, self.clock.monotonic()) {
+                    events::group_stalled(group, waiting, still);
+                    let why = format!("it stood still for {} s while {waiting} records waited", still.as_secs());
+                    slot.send(Rebuild(why)).await;
+                }
             }
             self.picture.send_modify(|picture| {
                 let health = picture.groups.entry(group.clone()).or_default();
@@ -178,6 +195,29 @@ impl MonitorDuty {
             if !owned {
                 lag_gauge(group, &topic, partition).set(0.0);
             }
+        }
+    }
+}
+
+/// Shows for how long each partition's oldest record in hand has held the others back.
+fn show_heads(group: &str, source: &SourceStatus) {
+    for partition in &source.assigned {
+        let age = partition.head.map_or(Duration::ZERO, |(_, age)| age);
+        let number = partition.partition.to_string();
+        gauge!(
+            HEAD_OF_LINE, "topic" => partition.topic.clone(), "partition" => number, "consumer_group" => group.to_owned()
+        )
+        .set(age.as_secs_f64());
+        if let Some((offset, age)) = partition.head.filter(|(_, age)| *age > HELD_BACK_LONG) {
+            let (topic, partition) = (&partition.topic, partition.partition);
+            tracing::warn!(
+                group,
+                topic,
+                partition,
+                offset,
+                held_s = age.as_secs(),
+                "a record holds its partition back"
+            );
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::RetryPolicy;
 use crate::routing::{Directory, RoutingStage};
 use crate::telemetry::group_metrics::GroupMetrics;
-use crate::telemetry::metric_definitions::LAG;
+use crate::telemetry::metric_definitions::{HEAD_OF_LINE, LAG, STALLS};
 use crate::telemetry::metrics_server::expose;
 
 /// How long a rebalance waits for work in hand.
@@ -127,7 +127,9 @@ impl GroupParts<'_> {
                 ("consumer_group", group.to_owned()),
             ];
             expose(LAG, &labels);
+            expose(HEAD_OF_LINE, &labels);
         }
+        expose(STALLS, &[("consumer_group", group.to_owned())]);
         Arc::new(GroupMetrics::new(topic, group, stage.as_str(), &ErrorClass::ALL.map(ErrorClass::as_str)))
     }
 

@@ -348,6 +348,8 @@ impl Assembly<'_> {
             groups: groups.to_vec(),
             interval: self.config.monitor.interval(),
             deadline: self.config.monitor.probe_timeout(),
+            stall_after: self.config.monitor.stall_after(),
+            clock: Arc::clone(&self.clock),
             picture: self.picture.clone(),
         })
     }

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod key_order;
 pub mod letters;
 pub mod stage;
+pub mod stall;
 pub mod transactional;
 mod verdict;
 pub mod watermark;

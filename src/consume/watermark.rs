@@ -58,6 +58,11 @@ impl Watermark {
         self.position
     }
 
+    /// The oldest record that is not settled.
+    pub fn head(&self) -> Option<i64> {
+        self.in_hand.front().map(|(offset, _)| *offset)
+    }
+
     /// Records taken and not yet behind the watermark.
     pub fn in_hand(&self) -> usize {
         self.in_hand.len()

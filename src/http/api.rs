@@ -115,6 +115,7 @@ pub async fn system(request: HttpRequest, state: web::Data<SharedState>) -> Http
                     json!({
                         "topic": p.topic, "partition": p.partition, "position": p.position.or(p.committed),
                         "inHand": p.in_hand, "lag": lag,
+                        "heldBackBy": p.head.map(|(offset, age)| json!({"offset": offset, "ms": age.as_millis() as u64})),
                     })
                 })
                 .collect();

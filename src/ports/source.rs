@@ -58,6 +58,8 @@ pub struct PartitionStatus {
     pub committed: Option<i64>,
     /// Records taken and not settled.
     pub in_hand: usize,
+    /// The oldest record in hand, which holds the position back, and for how long it has.
+    pub head: Option<(i64, Duration)>,
     /// Every record up to the end is settled. The end may lie after the position: transactions write markers there.
     pub at_end: bool,
 }

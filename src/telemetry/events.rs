@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tracing::{debug, error, info, warn};
 
 use super::metric_definitions::{
-    ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, OFFSET_RESETS, PROVIDER_REQUESTS, RETRIES, SETTLED,
+    ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, OFFSET_RESETS, PROVIDER_REQUESTS, RETRIES, SETTLED, STALLS,
 };
 
 /// What happened, in words for people.
@@ -102,6 +102,12 @@ pub fn provider_answered(provider: &str, outcome: &'static str) {
 pub fn retry_scheduled(topic: &str, offset: i64, reason: &str, wait: Duration) {
     info!(topic, offset, reason, wait_ms = wait.as_millis() as u64, "record will be retried");
     note(NotableKind::Retry, || format!("record {topic}@{offset} again in {} ms: {reason}", wait.as_millis()));
+}
+
+/// A consumer group stood still without a reason, and is rebuilt.
+pub fn group_stalled(group: &str, waiting: i64, still: Duration) {
+    counter!(STALLS, "consumer_group" => group.to_owned()).increment(1);
+    error!(group, waiting, still_s = still.as_secs(), "the group stands still and is rebuilt");
 }
 
 /// The topic was created anew or cut: the group goes on from an offset before its position.

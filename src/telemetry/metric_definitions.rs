@@ -33,7 +33,11 @@ pub const ACTOR_RESTARTS: &str = "actor_restarts_total";
 /// Calls to providers, by outcome.
 pub const PROVIDER_REQUESTS: &str = "provider_requests_total";
 
-/// Offsets that went back or were out of range, by topic.
+/// Groups that stood still without a reason, by group.
+pub const STALLS: &str = "kafka_consumer_stalls_total";
+/// Age of the oldest record in hand, by partition.
+pub const HEAD_OF_LINE: &str = "kafka_head_of_line_seconds";
+/// Offsets that were missing, went back or were out of range, by topic.
 pub const OFFSET_RESETS: &str = "kafka_offset_resets_total";
 
 /// The kind of a metric.
@@ -60,7 +64,7 @@ const fn define(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// All of them.
-pub const ALL: [Definition; 16] = [
+pub const ALL: [Definition; 18] = [
     define(CONSUMED, Kind::Counter, Unit::Count, "Records taken from Kafka"),
     define(LAG, Kind::Gauge, Unit::Count, "Records waiting: end offset less the settled position"),
     define(PROCESSING_ERRORS, Kind::Counter, Unit::Count, "Records that could not be processed, by error class"),
@@ -76,6 +80,13 @@ pub const ALL: [Definition; 16] = [
     define(BREAKER_STATE, Kind::Gauge, Unit::Count, "0 closed, 1 half-open, 2 open"),
     define(ACTOR_RESTARTS, Kind::Counter, Unit::Count, "Actors rebuilt by the supervisor"),
     define(PROVIDER_REQUESTS, Kind::Counter, Unit::Count, "Calls to providers, by outcome"),
+    define(STALLS, Kind::Counter, Unit::Count, "Groups that stood still without a reason and were rebuilt"),
+    define(
+        HEAD_OF_LINE,
+        Kind::Gauge,
+        Unit::Seconds,
+        "Age of the oldest record in hand, which holds its partition back",
+    ),
     define(
         OFFSET_RESETS,
         Kind::Counter,

@@ -38,6 +38,8 @@ struct Assigned {
     stored: Option<i64>,
     /// What the group had committed before this assignment.
     committed: Option<i64>,
+    /// The oldest record in hand, and since when it is.
+    head: Option<(i64, Instant)>,
     /// What is committed lies ahead, at this offset, since the topic was created anew or cut.
     behind: Option<i64>,
     /// The consumer has reached the end, and nothing was taken since.
@@ -57,6 +59,14 @@ impl Assigned {
             self.watermark = Watermark::default();
             self.stored = None;
             self.watermark.take(record.at.offset);
+        }
+        self.follow_head();
+    }
+
+    fn follow_head(&mut self) {
+        let head = self.watermark.head();
+        if head != self.head.map(|(offset, _)| offset) {
+            self.head = head.map(|offset| (offset, Instant::now()));
         }
     }
 }
@@ -100,6 +110,7 @@ impl Tracker {
             watermark: Watermark::default(),
             stored: None,
             committed: None,
+            head: None,
             behind: None,
             at_end: false,
             revoking: false,
@@ -160,6 +171,7 @@ impl Tracker {
         for run in records.chunk_by(|a, b| a.assignment == b.assignment && a.at.is_beside(&b.at)) {
             if let Some(assigned) = inner.current(&run[0].at, run[0].assignment) {
                 run.iter().for_each(|record| assigned.watermark.settle(record.at.offset));
+                assigned.follow_head();
             }
         }
         self.settled.notify_all();
@@ -287,6 +299,7 @@ impl Tracker {
                 position: assigned.watermark.position(),
                 committed: assigned.committed,
                 in_hand: assigned.watermark.in_hand(),
+                head: assigned.head.map(|(offset, since)| (offset, since.elapsed())),
                 at_end: assigned.at_end && assigned.watermark.is_idle(),
             })
             .collect();
