@@ -49,12 +49,12 @@ impl Handler<Park> for DeadLetterActor {
     fn handle(&mut self, Park(letters): Park, _: &mut Self::Context) -> Self::Result {
         let duty = self.duty.clone();
         let write = self.io.spawn(async move { duty.write(letters).await });
-        Box::pin(async move { write.await.map_err(|e| DeadLetterError(e.to_string()))? })
+        Box::pin(async move { write.await.map_err(|e| DeadLetterError(e.to_string())) })
     }
 }
 
 impl DeadLetterDuty {
-    async fn write(&self, letters: Vec<DeadLetter>) -> Result<(), DeadLetterError> {
+    async fn write(&self, letters: Vec<DeadLetter>) {
         let mut size = Size::Whole;
         let mut waiting: Vec<usize> = (0..letters.len()).collect();
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -75,7 +75,6 @@ impl DeadLetterDuty {
             size = size.smaller();
         }
         tell(&letters);
-        Ok(())
     }
 }
 

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
+use crate::domain::dead_letter::Failure;
+use crate::domain::error::ErrorClass;
 use crate::domain::record::OutboundRecord;
 use crate::ports::publisher::{Acks, EventPublisher, PublishError};
-use crate::resilience::breaker::{CallOutcome, Position};
+use crate::resilience::breaker::CallOutcome;
 use crate::resilience::breaker_cell::{BreakerCell, Permit};
 use crate::resilience::retry::Waits;
 
@@ -42,7 +46,7 @@ impl DurablePublisher {
 
     /// Hands records to the producer, in order, as soon as the breaker lets them pass.
     pub async fn begin(&self, records: Vec<OutboundRecord>) -> InFlight {
-        let permit = self.permit().await;
+        let permit = self.breaker.granted().await;
         let acks = self.publisher.publish(&records).await;
         InFlight { publisher: self.clone(), records, acks, permit: Some(permit) }
     }
@@ -50,15 +54,6 @@ impl DurablePublisher {
     /// Publishes and waits. The refused ones, by position.
     pub async fn publish(&self, records: Vec<OutboundRecord>) -> Vec<Refused> {
         self.begin(records).await.durable().await
-    }
-
-    async fn permit(&self) -> Permit {
-        loop {
-            self.breaker.closed().await;
-            if let Some(permit) = self.breaker.acquire() {
-                return permit;
-            }
-        }
     }
 }
 
@@ -84,7 +79,7 @@ impl InFlight {
             again.sort_unstable();
             positions = again.iter().map(|index| positions[*index]).collect();
             tokio::time::sleep(waits.next_wait()).await;
-            let permit = self.publisher.permit().await;
+            let permit = self.publisher.breaker.granted().await;
             let records: Vec<_> = positions.iter().map(|p| self.records[*p].clone()).collect();
             self.acks = self.publisher.publisher.publish(&records).await;
             self.permit = Some(permit);
@@ -98,9 +93,9 @@ impl InFlight {
                 Err(_) => {
                     tracing::warn!(records = waiting, "Kafka has not acknowledged in time; the records stay in hand");
                     self.report(waiting);
-                    // The next time-out needs a permit of its own. While half-open, the place belongs to the probe.
+                    // The next time-out needs a permit of its own.
                     let breaker = &self.publisher.breaker;
-                    self.permit = (breaker.position() == Position::Closed).then(|| breaker.acquire()).flatten();
+                    self.permit = breaker.acquire_closed();
                 }
             }
         }
@@ -113,5 +108,15 @@ impl InFlight {
                 count => CallOutcome::Failure(count as u32),
             });
         }
+    }
+}
+
+/// What a refused record means for the event that asked for it.
+pub fn refusal(error: PublishError, now: Timestamp) -> Failure {
+    match error {
+        PublishError::Rejected { code, reason } => {
+            Failure::new(ErrorClass::Permanent, code, format!("Kafka refuses the request: {reason}"), now)
+        }
+        PublishError::Unavailable(reason) => Failure::new(ErrorClass::Transient, "kafka_unavailable", reason, now),
     }
 }

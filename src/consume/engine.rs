@@ -9,9 +9,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::key_order::KeyOrder;
+use super::retries::{Attempt, Retries};
 use super::stage::Stage;
 use super::verdict::{Verdict, letter, verdict};
-use crate::domain::dead_letter::{DeadLetter, Failure};
+use crate::domain::dead_letter::DeadLetter;
 use crate::domain::record::Record;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
@@ -19,7 +20,6 @@ use crate::ports::source::{EventSource, Settled, SourceEnded};
 use crate::resilience::breaker::Position;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::{RetryPolicy, Waits};
-use crate::telemetry::events;
 use crate::telemetry::group_metrics::GroupMetrics;
 
 /// Bounds of the loop.
@@ -51,12 +51,6 @@ pub struct Engine<S: Stage> {
     pub metrics: Arc<GroupMetrics>,
 }
 
-/// A record with what went wrong with it so far.
-struct Attempt {
-    record: Record,
-    earlier: Option<Failure>,
-}
-
 /// A batch whose effects are durable.
 struct Finished {
     settled: Vec<Settled>,
@@ -69,23 +63,14 @@ impl<S: Stage> Engine<S> {
     /// # Errors
     /// [`SourceEnded`] when the source has to be built anew.
     pub async fn run(self, stop: CancellationToken) -> Result<(), SourceEnded> {
-        Loop {
-            engine: self,
-            order: KeyOrder::default(),
-            retries: FuturesUnordered::new(),
-            batches: FuturesUnordered::new(),
-            in_flight: 0,
-            bytes: 0,
-        }
-        .run(stop)
-        .await
+        let retries = Retries::new(KeyOrder::default(), self.retry, Arc::clone(&self.metrics));
+        Loop { engine: self, retries, batches: FuturesUnordered::new(), in_flight: 0, bytes: 0 }.run(stop).await
     }
 }
 
 struct Loop<S: Stage> {
     engine: Engine<S>,
-    order: KeyOrder,
-    retries: FuturesUnordered<BoxFuture<'static, Attempt>>,
+    retries: Retries,
     batches: FuturesUnordered<BoxFuture<'static, Finished>>,
     in_flight: usize,
     bytes: usize,
@@ -98,8 +83,7 @@ impl<S: Stage> Loop<S> {
             if draining && self.batches.is_empty() && self.retries.is_empty() {
                 return Ok(());
             }
-            let held = self.order.held() + self.retries.len();
-            let room = self.engine.limits.in_flight.saturating_sub(self.in_flight + held);
+            let room = self.engine.limits.in_flight.saturating_sub(self.in_flight + self.retries.held());
             let source = Arc::clone(&self.engine.source);
             let stage = Arc::clone(&self.engine.stage);
             let full = self.bytes >= self.engine.limits.in_flight_bytes;
@@ -114,13 +98,11 @@ impl<S: Stage> Loop<S> {
                 // What is in hand cannot be finished now; unsettled, it comes again.
                 () = any_open(&*stage), if draining => return Ok(()),
                 Some(finished) = self.batches.next() => self.settle(finished),
-                Some(attempt) = self.retries.next() => self.try_again(attempt, &stop).await,
+                Some(attempts) = self.retries.next() => self.start(attempts, &stop).await,
                 taken = take, if !draining && batch > 0 => {
                     let records = taken?;
                     self.engine.metrics.consumed(records.len());
-                    let attempts = records.into_iter().map(|record| Attempt { record, earlier: None });
-                    let attempts = attempts.collect();
-                    self.start(attempts, &stop).await;
+                    self.start(records.into_iter().map(Attempt::from).collect(), &stop).await;
                 }
             }
         }
@@ -132,14 +114,6 @@ impl<S: Stage> Loop<S> {
         self.engine.source.settle(&settled);
     }
 
-    /// Tries a record again, then what waited behind it.
-    async fn try_again(&mut self, attempt: Attempt, stop: &CancellationToken) {
-        let behind = self.order.release(&attempt.record);
-        let mut attempts = VecDeque::from([attempt]);
-        attempts.extend(behind.into_iter().map(|record| Attempt { record, earlier: None }));
-        self.start(attempts, stop).await;
-    }
-
     /// Decides about records in order, begins their effects, and leaves their settlement to a future.
     async fn start(&mut self, attempts: VecDeque<Attempt>, stop: &CancellationToken) {
         let now = self.engine.clock.now();
@@ -148,7 +122,7 @@ impl<S: Stage> Loop<S> {
         let mut letters = Vec::new();
         let mut bytes = 0;
         for Attempt { record, earlier } in attempts {
-            let Some(record) = self.order.hold(record) else { continue };
+            let Some(record) = self.retries.hold(record) else { continue };
             let size = record.size();
             match verdict(&*self.engine.stage, &record, earlier, &self.engine.retry, now) {
                 Verdict::Skip => {
@@ -161,7 +135,7 @@ impl<S: Stage> Loop<S> {
                     effects.push(effect);
                     bytes += size;
                 }
-                Verdict::Retry(failure) => self.schedule_retry(record, failure),
+                Verdict::Retry(failure) => self.retries.schedule(record, failure),
                 Verdict::Dead(letter) => {
                     letters.push(*letter);
                     settled.push(Settled::from(record));
@@ -187,17 +161,6 @@ impl<S: Stage> Loop<S> {
         self.bytes += bytes;
         let finish = self.finish(durable, acting, letters, settled);
         self.batches.push(Box::pin(async move { Finished { settled: finish.await, bytes } }));
-    }
-
-    fn schedule_retry(&mut self, record: Record, failure: Failure) {
-        let wait = self.engine.retry.wait_before(failure.retries);
-        self.engine.metrics.retried();
-        events::retry_scheduled(&record.at.topic, record.at.offset, &failure.reason, wait);
-        self.order.block(&record);
-        self.retries.push(Box::pin(async move {
-            tokio::time::sleep(wait).await;
-            Attempt { record, earlier: Some(failure) }
-        }));
     }
 
     /// Waits until everything is durable, effects and dead letters, and says what is settled.

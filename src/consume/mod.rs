@@ -4,6 +4,7 @@ pub mod durable_publish;
 pub mod engine;
 pub mod key_order;
 pub mod letters;
+mod retries;
 pub mod stage;
 pub mod stall;
 pub mod transactional;

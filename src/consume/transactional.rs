@@ -11,25 +11,24 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::durable_publish::refusal;
 use super::engine::{Limits, all_closed, any_open};
 use super::key_order::KeyOrder;
 use super::letters::{LetterPress, Size, tell};
+use super::retries::{Attempt, Retries};
 use super::stage::TransactionalStage;
 use super::verdict::{Verdict, letter, verdict};
-use crate::domain::dead_letter::{DeadLetter, Failure};
-use crate::domain::error::ErrorClass;
+use crate::domain::dead_letter::DeadLetter;
 use crate::domain::record::{OutboundRecord, Record};
 use crate::ports::clock::SharedClock;
 use crate::ports::publisher::PublishError;
 use crate::ports::source::{EventSource, Settled, SourceEnded};
 use crate::ports::transactions::{TransactionError, Transactions};
-use crate::resilience::breaker::{CallOutcome, Position};
-use crate::resilience::breaker_cell::{BreakerCell, Permit};
+use crate::resilience::breaker::CallOutcome;
+use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::{RetryPolicy, Waits};
-use crate::telemetry::events;
 use crate::telemetry::group_metrics::GroupMetrics;
 
 /// Everything the loop works with.
@@ -54,12 +53,6 @@ pub struct TransactionalEngine<S: TransactionalStage> {
     pub clock: SharedClock,
     /// Counts.
     pub metrics: Arc<GroupMetrics>,
-}
-
-/// A record with what went wrong with it so far.
-struct Attempt {
-    record: Record,
-    earlier: Option<Failure>,
 }
 
 enum What<E> {
@@ -95,16 +88,14 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
             begun = parts.begin() => begun?,
             () = stop.cancelled() => return Ok(()),
         }
-        let order = KeyOrder::by_partition();
-        Loop { parts, order, retries: FuturesUnordered::new(), committing: None, next: Batch::default() }
-            .run(stop)
-            .await
+        let retries = Retries::new(KeyOrder::by_partition(), parts.retry, Arc::clone(&parts.metrics));
+        Loop { parts, retries, committing: None, next: Batch::default() }.run(stop).await
     }
 
     async fn begin(&self) -> Result<(), SourceEnded> {
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(2));
         loop {
-            let permit = self.permit().await;
+            let permit = self.breaker.granted().await;
             match self.transactions.init().await {
                 Ok(()) => {
                     permit.report(CallOutcome::Success);
@@ -116,15 +107,6 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
                     tracing::warn!(%error, "transactions cannot begin yet");
                     tokio::time::sleep(waits.next_wait()).await;
                 }
-            }
-        }
-    }
-
-    async fn permit(&self) -> Permit {
-        loop {
-            self.breaker.closed().await;
-            if let Some(permit) = self.breaker.acquire() {
-                return permit;
             }
         }
     }
@@ -193,7 +175,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
             owners.resize(records.len(), index);
         }
         let settled: Vec<Settled> = batch.items.iter().map(|item| Settled::from(&item.record)).collect();
-        let mut permit = Some(self.permit().await);
+        let mut permit = Some(self.breaker.granted().await);
         let mut commit = self.transactions.commit(&records, &settled);
         let result = loop {
             match tokio::time::timeout(self.ack_timeout, &mut commit).await {
@@ -203,8 +185,8 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
                     if let Some(permit) = permit.take() {
                         permit.report(CallOutcome::Failure(records.len().max(1) as u32));
                     }
-                    // The next time-out needs a permit of its own. While half-open, the place belongs to the probe.
-                    permit = (self.breaker.position() == Position::Closed).then(|| self.breaker.acquire()).flatten();
+                    // The next time-out needs a permit of its own.
+                    permit = self.breaker.acquire_closed();
                 }
             }
         };
@@ -229,12 +211,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
             }
             What::Skip => {}
             What::Act(_) => {
-                let (code, reason) = match error {
-                    PublishError::Rejected { code, reason } => (code, reason),
-                    PublishError::Unavailable(reason) => ("kafka_unavailable", reason),
-                };
-                let reason = format!("Kafka refuses the request: {reason}");
-                let failure = Failure::new(ErrorClass::Permanent, code, reason, self.clock.now());
+                let failure = refusal(error, self.clock.now());
                 let letter = Box::new(letter(self.stage.name(), &item.record, failure));
                 item.what = What::Dead { letter, size: Size::Whole };
             }
@@ -262,8 +239,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
 
 struct Loop<S: TransactionalStage> {
     parts: Arc<TransactionalEngine<S>>,
-    order: KeyOrder,
-    retries: FuturesUnordered<BoxFuture<'static, Attempt>>,
+    retries: Retries,
     committing: Option<BoxFuture<'static, Result<Vec<Settled>, SourceEnded>>>,
     next: Batch<S::Effect>,
 }
@@ -281,7 +257,7 @@ impl<S: TransactionalStage> Loop<S> {
             if draining && self.committing.is_none() && self.retries.is_empty() {
                 return Ok(());
             }
-            let held = self.order.held() + self.retries.len() + self.next.items.len();
+            let held = self.retries.held() + self.next.items.len();
             let full = self.next.bytes >= most_bytes;
             let room = if full { 0 } else { most.saturating_sub(held).min(parts.limits.batch) };
             let taking = async {
@@ -303,15 +279,11 @@ impl<S: TransactionalStage> Loop<S> {
                     self.committing = None;
                     parts.source.settle(&committed?);
                 }
-                Some(attempt) = self.retries.next() => {
-                    let behind = self.order.release(&attempt.record);
-                    let behind = behind.into_iter().map(|record| Attempt { record, earlier: None });
-                    self.decide(std::iter::once(attempt).chain(behind));
-                }
+                Some(attempts) = self.retries.next() => self.decide(attempts.into_iter()),
                 taken = taking, if !draining && room > 0 => {
                     let records = taken?;
                     parts.metrics.consumed(records.len());
-                    self.decide(records.into_iter().map(|record| Attempt { record, earlier: None }));
+                    self.decide(records.into_iter().map(Attempt::from));
                 }
             }
         }
@@ -322,29 +294,18 @@ impl<S: TransactionalStage> Loop<S> {
         let parts = Arc::clone(&self.parts);
         let now = parts.clock.now();
         for Attempt { record, earlier } in attempts {
-            let Some(record) = self.order.hold(record) else { continue };
+            let Some(record) = self.retries.hold(record) else { continue };
             let what = match verdict(&*parts.stage, &record, earlier, &parts.retry, now) {
                 Verdict::Skip => What::Skip,
                 Verdict::Act(effect) => What::Act(effect),
                 Verdict::Dead(letter) => What::Dead { letter, size: Size::Whole },
                 Verdict::Retry(failure) => {
-                    self.schedule_retry(record, failure);
+                    self.retries.schedule(record, failure);
                     continue;
                 }
             };
             self.next.bytes += record.size();
             self.next.items.push(Item { record, what });
         }
-    }
-
-    fn schedule_retry(&mut self, record: Record, failure: Failure) {
-        let wait = self.parts.retry.wait_before(failure.retries);
-        self.parts.metrics.retried();
-        events::retry_scheduled(&record.at.topic, record.at.offset, &failure.reason, wait);
-        self.order.block(&record);
-        self.retries.push(Box::pin(async move {
-            tokio::time::sleep(wait).await;
-            Attempt { record, earlier: Some(failure) }
-        }));
     }
 }

@@ -119,8 +119,7 @@ impl Writer {
     async fn insert(&self, batch: &[NewNotification]) -> Result<Inserted, String> {
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            self.breaker.closed().await;
-            let Some(permit) = self.breaker.acquire() else { continue };
+            let permit = self.breaker.granted().await;
             match self.ledger.insert(batch).await {
                 Ok(inserted) => {
                     permit.report(CallOutcome::Success);

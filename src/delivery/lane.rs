@@ -388,9 +388,8 @@ impl Lane {
 
     /// Tells the database's breaker how it went.
     async fn guarded<T>(&self, operation: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-        // While half-open, the only place belongs to the actor's probe, which has a short deadline.
-        let breaker = &self.context.database;
-        let permit = (breaker.position() == Position::Closed).then(|| breaker.acquire()).flatten();
+        // The actor's probe has a short deadline; an operation of the lane may take long.
+        let permit = self.context.database.acquire_closed();
         let result = operation.await;
         if let Some(permit) = permit {
             permit.report(match &result {

@@ -48,6 +48,21 @@ impl BreakerCell {
         Some(Permit { cell: Arc::clone(self), ticket: Some(ticket) })
     }
 
+    /// Waits for the right to call, however long.
+    pub async fn granted(self: &Arc<Self>) -> Permit {
+        loop {
+            self.closed().await;
+            if let Some(permit) = self.acquire() {
+                return permit;
+            }
+        }
+    }
+
+    /// Asks for the right to call unless the breaker is half-open: then the only place belongs to the probe.
+    pub fn acquire_closed(self: &Arc<Self>) -> Option<Permit> {
+        (self.position() == Position::Closed).then(|| self.acquire()).flatten()
+    }
+
     /// Lets time pass. Called by a timer, never by the next call alone.
     pub fn tick(&self) {
         let now = self.clock.monotonic();

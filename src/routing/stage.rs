@@ -10,12 +10,11 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use metrics::{Histogram, counter, histogram};
 
-use crate::consume::durable_publish::DurablePublisher;
+use crate::consume::durable_publish::{DurablePublisher, refusal};
 use crate::consume::stage::{Decision, Durable, Stage, TransactionalStage};
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::{Failure, Stage as StageName};
 use crate::domain::envelope::{Envelope, non_empty};
-use crate::domain::error::ErrorClass;
 use crate::domain::notification::{Draft, SOURCE};
 use crate::domain::recipient::Recipient;
 use crate::domain::record::{Headers, OutboundRecord, Record};
@@ -25,7 +24,6 @@ use crate::handlers::{HandlerError, Registry, directory_entry};
 use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::LedgerError;
-use crate::ports::publisher::PublishError;
 use crate::resilience::breaker::CallOutcome;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::Waits;
@@ -156,8 +154,7 @@ impl RoutingStage {
         let Some(directory) = self.directory.as_ref().filter(|_| !recipients.is_empty()) else { return };
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            directory.breaker.closed().await;
-            let Some(permit) = directory.breaker.acquire() else { continue };
+            let permit = directory.breaker.granted().await;
             match directory.contacts.learn(recipients.clone()).await {
                 Ok(()) => return permit.report(CallOutcome::Success),
                 // An event that is fine otherwise makes no dead letter for a directory entry: the refused one is told.
@@ -258,13 +255,4 @@ fn count_published<'a>(kinds: impl Iterator<Item = &'a Counted>) {
 
 fn failure(error: &HandlerError, now: Timestamp) -> Failure {
     Failure::of(error.class(), error.code(), error, now)
-}
-
-fn refusal(error: PublishError, now: Timestamp) -> Failure {
-    match error {
-        PublishError::Rejected { code, reason } => {
-            Failure::new(ErrorClass::Permanent, code, format!("Kafka refuses the request: {reason}"), now)
-        }
-        PublishError::Unavailable(reason) => Failure::new(ErrorClass::Transient, "kafka_unavailable", reason, now),
-    }
 }

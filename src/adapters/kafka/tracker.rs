@@ -63,6 +63,11 @@ impl Assigned {
         self.follow_head();
     }
 
+    fn moved(&self, partition: &Partition, position: i64) -> Moved {
+        let back = self.behind.is_some_and(|behind| position <= behind);
+        Moved { partition: partition.clone(), position, back }
+    }
+
     fn follow_head(&mut self) {
         let head = self.watermark.head();
         if head != self.head.map(|(offset, _)| offset) {
@@ -186,8 +191,7 @@ impl Tracker {
                 && assigned.stored != Some(position)
             {
                 assigned.stored = Some(position);
-                let back = assigned.behind.is_some_and(|behind| position <= behind);
-                moved.push(Moved { partition: partition.clone(), position, back });
+                moved.push(assigned.moved(partition, position));
             }
         }
         moved
@@ -249,8 +253,7 @@ impl Tracker {
             .filter_map(|partition| {
                 let assigned = inner.partitions.remove(partition)?;
                 let position = assigned.watermark.position()?;
-                let back = assigned.behind.is_some_and(|behind| position <= behind);
-                Some(Moved { partition: partition.clone(), position, back })
+                Some(assigned.moved(partition, position))
             })
             .collect()
     }

@@ -106,11 +106,7 @@ impl Producer {
                     _ => break,
                 }
             }
-            let ended = native.client().fatal_error().filter(|(code, _)| is_fenced(*code));
-            result.map_err(|error| match ended {
-                Some((_, reason)) => TransactionError::Ended(reason),
-                None => TransactionError::Aborted(error.to_string()),
-            })
+            result.map_err(|error| failed(&native, error.to_string()))
         });
         repeated.await.map_err(|error| TransactionError::Aborted(error.to_string()))?
     }
@@ -138,11 +134,7 @@ impl Producer {
             return Err(TransactionError::Rejected(rejected));
         }
         if let Some((_, error)) = other.first() {
-            let ended = native.client().fatal_error().filter(|(code, _)| is_fenced(*code));
-            return Err(match ended {
-                Some((_, reason)) => TransactionError::Ended(reason),
-                None => TransactionError::Aborted(error.to_string()),
-            });
+            return Err(failed(native, error.to_string()));
         }
         self.call(move |native| {
             let mut offsets = TopicPartitionList::with_capacity(positions.len());
@@ -161,6 +153,14 @@ impl Drop for Producer {
         // Dropping a client blocks: not on the caller's thread.
         let native = self.0.take();
         thread::spawn(move || drop(native));
+    }
+}
+
+/// A failed transaction may be tried again by another producer, unless this one was fenced off.
+fn failed(native: &Native, why: String) -> TransactionError {
+    match native.client().fatal_error().filter(|(code, _)| is_fenced(*code)) {
+        Some((_, reason)) => TransactionError::Ended(reason),
+        None => TransactionError::Aborted(why),
     }
 }
 
