@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, DedupStore};
 use crate::ports::clock::SharedClock;
 use crate::resilience::breaker::BreakerPolicy;
 use crate::resilience::breaker_cell::BreakerCell;
@@ -17,6 +17,8 @@ pub struct Breakers {
     pub kafka: Arc<BreakerCell>,
     /// In front of the database.
     pub database: Arc<BreakerCell>,
+    /// In front of Redis, where something uses it.
+    pub redis: Option<Arc<BreakerCell>>,
     /// In front of each provider, by its name.
     pub providers: BTreeMap<String, Arc<BreakerCell>>,
 }
@@ -42,6 +44,7 @@ impl Breakers {
         Self {
             kafka: cell("kafka", policy),
             database: cell("database", policy),
+            redis: uses_redis(config).then(|| cell("redis", policy)),
             providers: providers
                 .iter()
                 .map(|p| (p.name.clone(), cell(&format!("provider:{}", p.name), by_traffic)))
@@ -52,7 +55,12 @@ impl Breakers {
     /// All of them.
     pub fn all(&self) -> Vec<Arc<BreakerCell>> {
         let mut all = vec![Arc::clone(&self.kafka), Arc::clone(&self.database)];
+        all.extend(self.redis.clone());
         all.extend(self.providers.values().cloned());
         all
     }
+}
+
+fn uses_redis(config: &Config) -> bool {
+    config.routing.enabled && config.routing.dedup.store == DedupStore::Redis
 }

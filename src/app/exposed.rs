@@ -57,6 +57,7 @@ pub fn expose_all(config: &Config) {
             expose(names::OFFSET_RESETS, &[("topic", topic.to_string()), ("reason", reason.to_owned())]);
         }
     }
+    expose(names::DEDUP_BYPASSED, &[]);
     expose(names::DELIVERY_SECONDS, &[]);
     expose(names::ROUTING_SECONDS, &[]);
 }

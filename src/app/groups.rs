@@ -10,8 +10,11 @@ use super::breakers::Breakers;
 use super::kafka::{client_settings, topic_plans};
 use crate::actors::consumer_group::{Running, StartGroup};
 use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
-use crate::adapters::sql::Database;
-use crate::config::{Config, Guarantee};
+use crate::adapters::memory::MemoryProcessedEvents;
+use crate::adapters::redis::{RedisLink, RedisProcessedEvents};
+use crate::adapters::sql::{Database, SqlProcessedEvents};
+use crate::config::{Config, DedupStore, Guarantee};
+use crate::consume::dedup::{Dedup, Reliance};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::engine::{Engine, Limits};
 use crate::consume::letters::LetterPress;
@@ -23,6 +26,7 @@ use crate::domain::error::ErrorClass;
 use crate::handlers::Registry;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
+use crate::ports::processed_events::ProcessedEvents;
 use crate::ports::source::EventSource;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::RetryPolicy;
@@ -65,6 +69,8 @@ pub struct GroupParts<'a> {
     pub database: Database,
     /// The breakers.
     pub breakers: Breakers,
+    /// Redis, where something uses it.
+    pub redis: Option<Arc<RedisLink>>,
     /// Time.
     pub clock: SharedClock,
 }
@@ -97,6 +103,7 @@ impl GroupParts<'_> {
             Arc::clone(&self.registry),
             self.publisher.clone(),
             directory,
+            self.dedup(&id),
             output,
             Arc::clone(&self.clock),
             Arc::clone(&metrics),
@@ -105,6 +112,27 @@ impl GroupParts<'_> {
             Guarantee::AtLeastOnce => self.plan(id, topic, Arc::new(stage), metrics),
             Guarantee::ExactlyOnce => self.transactional(id, topic, Arc::new(stage), metrics),
         }
+    }
+
+    /// Each group remembers its own events.
+    fn dedup(&self, group: &str) -> Option<Dedup> {
+        let config = &self.config.routing.dedup;
+        let (store, reliance): (Arc<dyn ProcessedEvents>, Reliance) = match config.store {
+            DedupStore::Off => return None,
+            DedupStore::Memory => {
+                (Arc::new(MemoryProcessedEvents::new(config.capacity, Arc::clone(&self.clock))), Reliance::Local)
+            }
+            DedupStore::Redis => {
+                let store = RedisProcessedEvents::new(Arc::clone(self.redis.as_ref()?), group, config.remember());
+                (Arc::new(store), Reliance::Optional(Arc::clone(self.breakers.redis.as_ref()?)))
+            }
+            DedupStore::Sql => {
+                let (database, clock) = (self.database.clone(), Arc::clone(&self.clock));
+                let store = SqlProcessedEvents::new(database, group, config.remember(), clock);
+                (Arc::new(store), Reliance::Required(Arc::clone(&self.breakers.database)))
+            }
+        };
+        Some(Dedup::new(store, reliance, config.lease()))
     }
 
     fn delivery(&self, logical: &str, topic: &Arc<str>) -> GroupPlan {

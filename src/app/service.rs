@@ -24,9 +24,9 @@ use crate::actors::outbox::OutboxActor;
 use crate::actors::slot::Slot;
 use crate::actors::supervisor::{RestartBudget, ServiceSupervisor};
 use crate::adapters::kafka::{ClientSettings, EmbeddedCluster, KafkaAdmin, KafkaPublisher};
-use crate::adapters::redis::RedisProbe;
+use crate::adapters::redis::{RedisLink, RedisProbe};
 use crate::adapters::sql::Database;
-use crate::config::Config;
+use crate::config::{Config, SecretUrl};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::letters::LetterPress;
 use crate::delivery::outbox_relay::OutboxRelay;
@@ -185,6 +185,10 @@ impl Service {
 /// Kept back from the shutdown time-out for the end of the process itself.
 const MARGIN: Duration = Duration::from_millis(500);
 
+fn bad_redis_url(why: String) -> StartError {
+    StartError(format!("REDIS_URL: {why}"))
+}
+
 fn budget(config: &Config) -> RestartBudget {
     RestartBudget {
         restarts: config.supervision.restart_budget,
@@ -263,10 +267,11 @@ impl Assembly<'_> {
             dead_letters: Arc::new(dead_letters.clone()),
             database: database.clone(),
             breakers: self.breakers.clone(),
+            redis: self.redis()?,
             clock: Arc::clone(&self.clock),
         }
         .plans();
-        for duty in self.breaker_duties(&plans) {
+        for duty in self.breaker_duties(&plans)? {
             wiring.breaker(duty).await?;
         }
         let dispatchers = self.dispatchers(&wiring).await?;
@@ -286,8 +291,18 @@ impl Assembly<'_> {
         Ok(Actors { wiring, groups, dispatchers, outbox })
     }
 
-    /// The breakers of Kafka and the database have probes; a provider's next notification is its probe.
-    fn breaker_duties(&self, plans: &[GroupPlan]) -> Vec<BreakerDuty> {
+    fn redis(&self) -> Result<Option<Arc<RedisLink>>, StartError> {
+        let link = |url: &SecretUrl| RedisLink::new(url.expose()).map(Arc::new).map_err(bad_redis_url);
+        self.breakers.redis.as_ref().and(self.config.redis.url.as_ref()).map(link).transpose()
+    }
+
+    fn redis_probe(&self) -> Result<Option<Arc<dyn Probe>>, StartError> {
+        let Some(url) = &self.config.redis.url else { return Ok(None) };
+        Ok(Some(Arc::new(RedisProbe::new(url.expose()).map_err(bad_redis_url)?)))
+    }
+
+    /// The breakers of Kafka, the database and Redis have probes; a provider's next notification is its probe.
+    fn breaker_duties(&self, plans: &[GroupPlan]) -> Result<Vec<BreakerDuty>, StartError> {
         self.breakers
             .all()
             .into_iter()
@@ -295,11 +310,12 @@ impl Assembly<'_> {
                 let probe: Option<Arc<dyn Probe>> = match cell.name() {
                     "kafka" => Some(Arc::new(self.connections.admin.clone())),
                     "database" => Some(Arc::new(self.connections.database.clone())),
+                    "redis" => self.redis_probe()?,
                     _ => None,
                 };
                 let needs = |plan: &&GroupPlan| plan.breakers.iter().any(|b| Arc::ptr_eq(b, &cell));
                 let groups = plans.iter().filter(needs).map(|plan| plan.id.clone()).collect();
-                BreakerDuty { cell, probe, groups }
+                Ok(BreakerDuty { cell, probe, groups })
             })
             .collect()
     }
@@ -336,10 +352,7 @@ impl Assembly<'_> {
             ("kafka".to_owned(), Arc::new(self.connections.admin.clone())),
             ("database".to_owned(), Arc::new(self.connections.database.clone())),
         ];
-        if let Some(url) = &self.config.redis.url {
-            let probe = RedisProbe::new(url.expose()).map_err(|e| StartError(format!("REDIS_URL: {e}")))?;
-            probes.push(("redis".to_owned(), Arc::new(probe)));
-        }
+        probes.extend(self.redis_probe()?.map(|probe| ("redis".to_owned(), probe)));
         let plans = topic_plans(self.config);
         Ok(MonitorDuty {
             probes,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 mod breaker;
 mod collect;
 mod database;
+mod dedup;
 mod delivery;
 mod env;
 mod http;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use breaker::BreakerConfig;
 pub use database::DatabaseConfig;
+pub use dedup::{DedupConfig, DedupStore};
 pub use delivery::{DeliveryConfig, DeliveryRetryConfig};
 pub use http::{AuthConfig, HttpConfig};
 pub use kafka::{AutoOffsetReset, KafkaConfig, Partitions};
@@ -96,6 +98,7 @@ impl Config {
         self.startup.validate(mistakes);
         self.shutdown.validate(mistakes);
         self.routing.validate(mistakes);
+        self.routing.dedup.validate(self.redis.url.is_some(), mistakes);
         self.breaker.validate(mistakes);
         self.delivery.validate(mistakes);
         self.supervision.validate(mistakes);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::dedup::DedupConfig;
 use super::mistake::{MAX_MS, Mistake, is_faulty, rule, within};
 use super::route::RouteConfig;
 use crate::handlers::DeclarativeRoute;
@@ -24,6 +25,7 @@ pub struct RoutingConfig {
     pub batch: usize,
     /// Records that are taken and not yet settled.
     pub max_in_flight: usize,
+    pub dedup: DedupConfig,
     /// Declarative routes beside the built-in handlers.
     #[serde(default)]
     pub routes: Vec<RouteConfig>,

@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, join_all, select_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::dedup::Admission;
 use super::key_order::KeyOrder;
 use super::retries::{Attempt, Retries};
 use super::stage::Stage;
@@ -118,7 +119,7 @@ impl<S: Stage> Loop<S> {
     async fn start(&mut self, attempts: VecDeque<Attempt>, stop: &CancellationToken) {
         let now = self.engine.clock.now();
         let mut settled = Vec::with_capacity(attempts.len());
-        let (mut acting, mut effects) = (Vec::new(), Vec::new());
+        let mut acting = Vec::new();
         let mut letters = Vec::new();
         let mut bytes = 0;
         for Attempt { record, earlier } in attempts {
@@ -130,11 +131,7 @@ impl<S: Stage> Loop<S> {
                     settled.push(Settled::from(record));
                     bytes += size;
                 }
-                Verdict::Act(effect) => {
-                    acting.push(record);
-                    effects.push(effect);
-                    bytes += size;
-                }
+                Verdict::Act(effect) => acting.push((record, effect)),
                 Verdict::Retry(failure) => self.retries.schedule(record, failure),
                 Verdict::Dead(letter) => {
                     letters.push(*letter);
@@ -143,24 +140,59 @@ impl<S: Stage> Loop<S> {
                 }
             }
         }
+        let Some((acting, effects)) = self.admit(acting, &mut settled, stop).await else { return };
         let records = settled.len() + acting.len();
         if records == 0 {
             return;
         }
+        bytes += acting.iter().map(Record::size).sum::<usize>();
         let stage = Arc::clone(&self.engine.stage);
-        let mut begun = stage.begin(effects);
-        // Earlier batches go on meanwhile: theirs are the time-outs that open the breaker.
-        let durable = loop {
-            tokio::select! {
-                durable = &mut begun => break durable,
-                Some(finished) = self.batches.next() => self.settle(finished),
-                () = stop.cancelled().then(|()| any_open(&*stage)) => return,
-            }
-        };
+        let Some(durable) = self.meanwhile(stage.begin(effects), stop).await else { return };
         self.in_flight += records;
         self.bytes += bytes;
         let finish = self.finish(durable, acting, letters, settled);
         self.batches.push(Box::pin(async move { Finished { settled: finish.await, bytes } }));
+    }
+
+    /// Drops the effects of events that had them before, and lets those wait that another record has in hand. `None`
+    /// when the service stops and this cannot be known now.
+    async fn admit(
+        &mut self,
+        acting: Vec<(Record, S::Effect)>,
+        settled: &mut Vec<Settled>,
+        stop: &CancellationToken,
+    ) -> Option<(Vec<Record>, Vec<S::Effect>)> {
+        let stage = Arc::clone(&self.engine.stage);
+        let candidates: Vec<_> = acting.iter().map(|(record, effect)| (record, effect)).collect();
+        let admissions = self.meanwhile(stage.admit(&candidates), stop).await?;
+        let mut admitted = (Vec::with_capacity(acting.len()), Vec::with_capacity(acting.len()));
+        for ((record, effect), admission) in acting.into_iter().zip(admissions) {
+            // One that waits, waits before all later ones of its key.
+            let Some(record) = self.retries.hold(record) else { continue };
+            match admission {
+                Admission::Now => admitted.extend([(record, effect)]),
+                Admission::Duplicate => {
+                    self.engine.metrics.skipped();
+                    settled.push(Settled::from(record));
+                }
+                Admission::Later => self.retries.postpone(record, !stop.is_cancelled()),
+            }
+        }
+        Some(admitted)
+    }
+
+    /// Earlier batches go on while this one waits: theirs are the time-outs that open the breaker. `None` when the
+    /// service stops and a breaker is open.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>, stop: &CancellationToken) -> Option<T> {
+        let stage = Arc::clone(&self.engine.stage);
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                Some(finished) = self.batches.next() => self.settle(finished),
+                () = stop.cancelled().then(|()| any_open(&*stage)) => return None,
+            }
+        }
     }
 
     /// Waits until everything is durable, effects and dead letters, and says what is settled.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -12,6 +13,9 @@ use crate::domain::record::Record;
 use crate::resilience::retry::RetryPolicy;
 use crate::telemetry::events;
 use crate::telemetry::group_metrics::GroupMetrics;
+
+/// Another record's effect is durable within milliseconds, as a rule.
+const POSTPONED: Duration = Duration::from_millis(50);
 
 /// A record with what went wrong with it so far.
 pub struct Attempt {
@@ -56,6 +60,18 @@ impl Retries {
             tokio::time::sleep(wait).await;
             Attempt { record, earlier: Some(failure) }
         }));
+    }
+
+    /// Lets a record wait a little for another one that has its event in hand: no attempt is used. One that is not to
+    /// come back is left, and what comes behind it with it.
+    pub fn postpone(&mut self, record: Record, comes_back: bool) {
+        self.order.block(&record);
+        if comes_back {
+            self.waiting.push(Box::pin(async move {
+                tokio::time::sleep(POSTPONED).await;
+                Attempt::from(record)
+            }));
+        }
     }
 
     /// The next record whose wait is over, and in order what waited behind it; `None` when none waits.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::dedup::Admission;
 use crate::domain::dead_letter::{Failure, Stage as StageName};
 use crate::domain::record::{OutboundRecord, Record};
 use crate::resilience::breaker_cell::BreakerCell;
@@ -28,13 +29,18 @@ pub type Durable = BoxFuture<'static, Vec<(usize, Failure)>>;
 #[async_trait]
 pub trait Stage: Send + Sync + 'static {
     /// What a record makes the stage do.
-    type Effect: Send;
+    type Effect: Send + Sync;
 
     /// Which stage it is, for dead letters.
     fn name(&self) -> StageName;
 
     /// Decides about one record. Synchronous and without I/O, so that a panic leaves nothing half-done behind.
     fn decide(&self, record: &Record, now: Timestamp) -> Decision<Self::Effect>;
+
+    /// Asked in order before [`Self::begin`], which gets only what is admitted now.
+    async fn admit(&self, candidates: &[(&Record, &Self::Effect)]) -> Vec<Admission> {
+        vec![Admission::Now; candidates.len()]
+    }
 
     /// Begins to make effects durable, in order; batches are begun one after the other. The future resolves when every
     /// effect is durable or has failed for good. While a dependency is down it waits, however long.
@@ -46,15 +52,13 @@ pub trait Stage: Send + Sync + 'static {
 
 /// A stage whose effects are records, so that a transaction can hold them.
 #[async_trait]
-pub trait TransactionalStage: Stage<Effect: Sync> {
+pub trait TransactionalStage: Stage {
     /// Makes durable what no transaction of Kafka can hold. It may happen again for the same effect.
     async fn prepare(&self, effects: &mut [&mut Self::Effect]);
 
     /// The records of an effect.
     fn records(effect: &Self::Effect) -> &[OutboundRecord];
 
-    /// Counts effects that were committed; each took so long.
-    fn committed<'a>(&self, effects: impl Iterator<Item = &'a Self::Effect>, took: Duration)
-    where
-        Self::Effect: 'a;
+    /// Counts and remembers effects that were committed; each took so long.
+    async fn committed(&self, effects: &[&Self::Effect], took: Duration);
 }

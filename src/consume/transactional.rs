@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::dedup::Admission;
 use super::durable_publish::refusal;
 use super::engine::{Limits, all_closed, any_open};
 use super::key_order::KeyOrder;
@@ -59,6 +60,15 @@ enum What<E> {
     Skip,
     Act(E),
     Dead { letter: Box<DeadLetter>, size: Size },
+}
+
+impl<E> What<E> {
+    fn effect(&self) -> Option<&E> {
+        match self {
+            Self::Act(effect) => Some(effect),
+            Self::Skip | Self::Dead { .. } => None,
+        }
+    }
 }
 
 struct Item<E> {
@@ -127,7 +137,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
         while !batch.items.is_empty() {
             match self.attempt(&batch).await {
                 Ok(settled) => {
-                    self.count(&batch, self.clock.monotonic().saturating_sub(begun));
+                    self.count(&batch, self.clock.monotonic().saturating_sub(begun)).await;
                     return Ok(settled);
                 }
                 Err((TransactionError::Ended(why), _)) => return Err(SourceEnded(why)),
@@ -218,12 +228,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
         }
     }
 
-    fn count(&self, batch: &Batch<S::Effect>, took: Duration) {
-        let effects = batch.items.iter().filter_map(|item| match &item.what {
-            What::Act(effect) => Some(effect),
-            What::Skip | What::Dead { .. } => None,
-        });
-        self.stage.committed(effects, took);
+    async fn count(&self, batch: &Batch<S::Effect>, took: Duration) {
         for item in &batch.items {
             match &item.what {
                 What::Skip => self.metrics.skipped(),
@@ -234,13 +239,15 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
                 }
             }
         }
+        let effects: Vec<&S::Effect> = batch.items.iter().filter_map(|item| item.what.effect()).collect();
+        self.stage.committed(&effects, took).await;
     }
 }
 
 struct Loop<S: TransactionalStage> {
     parts: Arc<TransactionalEngine<S>>,
     retries: Retries,
-    committing: Option<BoxFuture<'static, Result<Vec<Settled>, SourceEnded>>>,
+    committing: Option<Committing>,
     next: Batch<S::Effect>,
 }
 
@@ -264,35 +271,27 @@ impl<S: TransactionalStage> Loop<S> {
                 all_closed(&*parts.stage).await;
                 parts.source.next_batch(room).await
             };
-            let committing = async {
-                match &mut self.committing {
-                    Some(committing) => committing.await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !draining => {}
                 // What is in hand cannot be finished now; its transaction is never committed, so it comes again.
                 () = any_open(&*parts.stage), if draining => return Ok(()),
-                committed = committing => {
-                    self.committing = None;
-                    parts.source.settle(&committed?);
-                }
-                Some(attempts) = self.retries.next() => self.decide(attempts.into_iter()),
+                committed = under_way(&mut self.committing) => self.settle(committed?),
+                Some(attempts) = self.retries.next() => self.decide(attempts, &stop).await?,
                 taken = taking, if !draining && room > 0 => {
                     let records = taken?;
                     parts.metrics.consumed(records.len());
-                    self.decide(records.into_iter().map(Attempt::from));
+                    self.decide(records.into_iter().map(Attempt::from).collect(), &stop).await?;
                 }
             }
         }
     }
 
     /// Decides about records in order and gathers them for the next transaction.
-    fn decide(&mut self, attempts: impl Iterator<Item = Attempt>) {
+    async fn decide(&mut self, attempts: VecDeque<Attempt>, stop: &CancellationToken) -> Result<(), SourceEnded> {
         let parts = Arc::clone(&self.parts);
         let now = parts.clock.now();
+        let mut items = Vec::with_capacity(attempts.len());
         for Attempt { record, earlier } in attempts {
             let Some(record) = self.retries.hold(record) else { continue };
             let what = match verdict(&*parts.stage, &record, earlier, &parts.retry, now) {
@@ -304,8 +303,57 @@ impl<S: TransactionalStage> Loop<S> {
                     continue;
                 }
             };
+            items.push(Item { record, what });
+        }
+        let candidates: Vec<_> = items.iter().filter_map(|i| Some((&i.record, i.what.effect()?))).collect();
+        let Some(admissions) = self.meanwhile(parts.stage.admit(&candidates), stop).await? else { return Ok(()) };
+        let mut admissions = admissions.into_iter();
+        for Item { record, what } in items {
+            let admission = if what.effect().is_some() { admissions.next() } else { None };
+            // One that waits, waits before all later ones of its partition.
+            let Some(record) = self.retries.hold(record) else { continue };
+            let what = match admission {
+                None | Some(Admission::Now) => what,
+                Some(Admission::Duplicate) => What::Skip,
+                Some(Admission::Later) => {
+                    self.retries.postpone(record, !stop.is_cancelled());
+                    continue;
+                }
+            };
             self.next.bytes += record.size();
             self.next.items.push(Item { record, what });
         }
+        Ok(())
+    }
+
+    /// The transaction under way goes on meanwhile. `None` when the service stops and a breaker is open.
+    async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        stop: &CancellationToken,
+    ) -> Result<Option<T>, SourceEnded> {
+        let parts = Arc::clone(&self.parts);
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(Some(done)),
+                committed = under_way(&mut self.committing) => self.settle(committed?),
+                () = stop.cancelled().then(|()| any_open(&*parts.stage)) => return Ok(None),
+            }
+        }
+    }
+
+    fn settle(&mut self, settled: Vec<Settled>) {
+        self.committing = None;
+        self.parts.source.settle(&settled);
+    }
+}
+
+type Committing = BoxFuture<'static, Result<Vec<Settled>, SourceEnded>>;
+
+async fn under_way(committing: &mut Option<Committing>) -> Result<Vec<Settled>, SourceEnded> {
+    match committing {
+        Some(committing) => committing.await,
+        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod ledger;
 pub mod outbox;
 pub mod probe;
+pub mod processed_events;
 pub mod provider;
 pub mod publisher;
 pub mod source;

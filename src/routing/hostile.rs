@@ -41,7 +41,15 @@ fn stage() -> RoutingStage {
     let breaker = BreakerCell::new("kafka", BreakerPolicy::strict(1), clock.clone());
     let publisher = DurablePublisher::new(Arc::new(Nowhere), breaker, Duration::from_secs(1));
     let metrics = Arc::new(GroupMetrics::new("order-events", "test", "routing", &[]));
-    RoutingStage::new(Arc::new(Registry::built_in()), publisher, None, "notification-events".into(), clock, metrics)
+    RoutingStage::new(
+        Arc::new(Registry::built_in()),
+        publisher,
+        None,
+        None,
+        "notification-events".into(),
+        clock,
+        metrics,
+    )
 }
 
 fn record(key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: Vec<(String, Option<Vec<u8>>)>) -> Record {

@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use metrics::{Histogram, counter, histogram};
 
+use crate::consume::dedup::{Admission, Dedup};
 use crate::consume::durable_publish::{DurablePublisher, refusal};
 use crate::consume::stage::{Decision, Durable, Stage, TransactionalStage};
 use crate::domain::channel::Channel;
@@ -24,6 +25,7 @@ use crate::handlers::{HandlerError, Registry, directory_entry};
 use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::LedgerError;
+use crate::ports::processed_events::Candidate;
 use crate::resilience::breaker::CallOutcome;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::Waits;
@@ -38,6 +40,8 @@ pub struct Routed {
     outputs: Vec<OutboundRecord>,
     counted: Vec<Counted>,
     contact: Option<Recipient>,
+    /// The event's id, where duplicates are looked for.
+    event: Option<Box<str>>,
 }
 
 /// The recipients directory, which learns from user events, behind the database's breaker.
@@ -53,6 +57,7 @@ pub struct RoutingStage {
     registry: Arc<Registry>,
     publisher: DurablePublisher,
     directory: Option<Directory>,
+    dedup: Option<Dedup>,
     output_topic: Arc<str>,
     clock: SharedClock,
     metrics: Arc<GroupMetrics>,
@@ -62,21 +67,25 @@ pub struct RoutingStage {
 }
 
 impl RoutingStage {
-    /// A stage that publishes to `output_topic`. Only a group with a directory lets it learn from its events.
+    /// A stage that publishes to `output_topic`. Only a group with a directory lets it learn from its events; without
+    /// de-duplication a repeated event has its effect again, under the same ids.
     pub fn new(
         registry: Arc<Registry>,
         publisher: DurablePublisher,
         directory: Option<Directory>,
+        dedup: Option<Dedup>,
         output_topic: Arc<str>,
         clock: SharedClock,
         metrics: Arc<GroupMetrics>,
     ) -> Self {
         let mut breakers = vec![Arc::clone(publisher.breaker())];
         breakers.extend(directory.iter().map(|d| Arc::clone(&d.breaker)));
+        breakers.extend(dedup.iter().filter_map(Dedup::required_breaker).cloned());
         Self {
             registry,
             publisher,
             directory,
+            dedup,
             output_topic,
             clock,
             metrics,
@@ -96,8 +105,9 @@ impl RoutingStage {
         if handlers.is_empty() && contact.is_none() {
             return Decision::Skip;
         }
+        let event = self.dedup.is_some().then(|| Box::from(&*envelope.event_id));
         let incoming = record.headers.get("traceparent").and_then(TraceContext::parse);
-        let mut routed = Routed { outputs: Vec::with_capacity(1), counted: Vec::with_capacity(1), contact };
+        let mut routed = Routed { outputs: Vec::with_capacity(1), counted: Vec::with_capacity(1), contact, event };
         for handler in handlers {
             match handler(&envelope) {
                 Ok(output) => {
@@ -192,25 +202,41 @@ impl Stage for RoutingStage {
         self.route(record, now)
     }
 
+    async fn admit(&self, candidates: &[(&Record, &Routed)]) -> Vec<Admission> {
+        let Some(dedup) = &self.dedup else { return vec![Admission::Now; candidates.len()] };
+        let candidates: Vec<Candidate<'_>> = candidates
+            .iter()
+            .filter_map(|(record, routed)| Some(Candidate { id: routed.event.as_deref()?, at: &record.at }))
+            .collect();
+        dedup.admit(&candidates).await
+    }
+
     async fn begin(&self, mut effects: Vec<Routed>) -> Durable {
         let begun = self.clock.monotonic();
         self.prepare(&mut effects.iter_mut().collect::<Vec<_>>()).await;
         let (mut records, mut effect_of, mut kinds) = (Vec::with_capacity(effects.len()), Vec::new(), Vec::new());
+        let mut events = Vec::with_capacity(effects.len());
         for (index, routed) in effects.into_iter().enumerate() {
             effect_of.resize(effect_of.len() + routed.outputs.len(), index);
             records.extend(routed.outputs);
             kinds.extend(routed.counted);
+            events.push(routed.event);
         }
-        if records.is_empty() {
-            return futures::future::ready(Vec::new()).boxed();
-        }
-        let in_flight = self.publisher.begin(records).await;
-        let (clock, histogram) = (Arc::clone(&self.clock), self.routing_seconds.clone());
+        let in_flight = if records.is_empty() { None } else { Some(self.publisher.begin(records).await) };
+        let (clock, histogram, dedup) = (Arc::clone(&self.clock), self.routing_seconds.clone(), self.dedup.clone());
         async move {
-            let refused = in_flight.durable().await;
+            let refused = match in_flight {
+                Some(in_flight) => in_flight.durable().await,
+                None => Vec::new(),
+            };
             histogram.record_many((clock.monotonic() - begun).as_secs_f64(), kinds.len());
             let lost: HashSet<usize> = refused.iter().map(|(index, _)| *index).collect();
             count_published(kinds.iter().enumerate().filter(|(i, _)| !lost.contains(i)).map(|(_, kind)| kind));
+            for (index, _) in &refused {
+                // A dead letter that is mended and sent again must not be taken for a duplicate.
+                events[effect_of[*index]] = None;
+            }
+            remember(dedup.as_ref(), events.iter().flatten().map(|id| &**id)).await;
             let now = clock.now();
             refused.into_iter().map(|(index, error)| (effect_of[index], refusal(error, now))).collect()
         }
@@ -235,10 +261,18 @@ impl TransactionalStage for RoutingStage {
         &effect.outputs
     }
 
-    fn committed<'a>(&self, effects: impl Iterator<Item = &'a Routed>, took: Duration) {
-        let kinds: Vec<&Counted> = effects.flat_map(|routed| &routed.counted).collect();
+    async fn committed(&self, effects: &[&Routed], took: Duration) {
+        let kinds: Vec<&Counted> = effects.iter().flat_map(|routed| &routed.counted).collect();
         self.routing_seconds.record_many(took.as_secs_f64(), kinds.len());
         count_published(kinds.into_iter());
+        remember(self.dedup.as_ref(), effects.iter().filter_map(|routed| routed.event.as_deref())).await;
+    }
+}
+
+/// The effects are durable: their events need not have them again.
+async fn remember<'a>(dedup: Option<&Dedup>, events: impl Iterator<Item = &'a str>) {
+    if let Some(dedup) = dedup {
+        dedup.processed(&events.collect::<Vec<_>>()).await;
     }
 }
 

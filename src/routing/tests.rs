@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::RoutingStage;
+use crate::adapters::memory::MemoryProcessedEvents;
+use crate::consume::dedup::{Dedup, Reliance};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::engine::{Engine, Limits};
 use crate::domain::dead_letter::DeadLetter;
@@ -128,12 +130,22 @@ fn event(offset: i64, key: &str, event_type: &str) -> Record {
 
 /// Starts a routing loop over these records with one more handler, for events of type `Odd`.
 fn start(records: Vec<Record>, odd: crate::handlers::Handler, dead_letter_failures: usize) -> Bench {
-    build(records, odd, dead_letter_failures, MemoryBroker::default())
+    build(records, odd, dead_letter_failures, MemoryBroker::default(), remembering())
+}
+
+/// A memory of processed events.
+fn remembering() -> Dedup {
+    let store = MemoryProcessedEvents::new(100, Arc::new(SystemClock::default()));
+    Dedup::new(Arc::new(store), Reliance::Local, Duration::from_secs(60))
 }
 
 /// As [`start`], with a broker that is away.
 fn start_away(records: Vec<Record>) -> Bench {
-    build(records, panicking(), 0, MemoryBroker { away: AtomicBool::new(true), ..MemoryBroker::default() })
+    build(records, panicking(), 0, away(), remembering())
+}
+
+fn away() -> MemoryBroker {
+    MemoryBroker { away: AtomicBool::new(true), ..MemoryBroker::default() }
 }
 
 fn build(
@@ -141,6 +153,7 @@ fn build(
     odd: crate::handlers::Handler,
     dead_letter_failures: usize,
     broker: MemoryBroker,
+    dedup: Dedup,
 ) -> Bench {
     let clock: SharedClock = Arc::new(SystemClock::default());
     let policy = BreakerPolicy { recovery_timeout: Duration::from_millis(1), ..BreakerPolicy::strict(1) };
@@ -159,6 +172,7 @@ fn build(
         Arc::new(registry),
         publisher,
         None,
+        Some(dedup),
         "notification-events".into(),
         Arc::clone(&clock),
         Arc::clone(&metrics),
@@ -288,4 +302,31 @@ async fn an_outage_of_the_broker_dead_letters_nothing_and_ends_by_itself() {
     assert!(bench.codes().is_empty(), "nothing is dead-lettered for an outage");
     assert_eq!(bench.written().len(), 200);
     bench.end().await;
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_is_settled_without_an_effect() {
+    let again = |offset| Record {
+        at: Coordinates { topic: "order-events".into(), partition: 0, offset },
+        ..event(0, "a", "OrderCreated")
+    };
+    let bench = start(vec![again(0), again(1), event(2, "b", "OrderCreated"), again(3)], panicking(), 0);
+    bench.until_settled(4).await;
+    assert_eq!(bench.written(), ["notification-a", "notification-b"]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_event_whose_request_was_not_written_is_no_duplicate_when_it_comes_again() {
+    let memory = remembering();
+    let first = build(vec![event(0, "a", "OrderCreated")], panicking(), 0, away(), memory.clone());
+    let mut position = first.breaker.watch();
+    position.wait_for(|p| *p == Position::Open).await.expect("the broker is away");
+    first.stop.cancel();
+    first.engine.await.expect("no panic").expect("an orderly end");
+    assert!(first.broker.written.lock().expect("lock").is_empty());
+    let second = build(vec![event(0, "a", "OrderCreated")], panicking(), 0, MemoryBroker::default(), memory);
+    second.until_settled(1).await;
+    assert_eq!(second.written(), ["notification-a"]);
+    second.end().await;
 }

@@ -24,6 +24,8 @@ pub const ROUTING_SECONDS: &str = "routing_seconds";
 pub const RETRIES: &str = "retries_total";
 /// Duplicates that were dropped, by stage.
 pub const DUPLICATES_SKIPPED: &str = "duplicates_skipped_total";
+/// Events that were not looked up, for the store of processed events was away.
+pub const DEDUP_BYPASSED: &str = "dedup_bypassed_total";
 /// Dead letters written, by stage and class.
 pub const DEAD_LETTERS: &str = "dead_letters_total";
 /// 0 closed, 1 half-open, 2 open.
@@ -64,7 +66,7 @@ const fn define(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// All of them.
-pub const ALL: [Definition; 18] = [
+pub const ALL: [Definition; 19] = [
     define(CONSUMED, Kind::Counter, Unit::Count, "Records taken from Kafka"),
     define(LAG, Kind::Gauge, Unit::Count, "Records waiting: end offset less the settled position"),
     define(PROCESSING_ERRORS, Kind::Counter, Unit::Count, "Records that could not be processed, by error class"),
@@ -76,6 +78,7 @@ pub const ALL: [Definition; 18] = [
     define(ROUTING_SECONDS, Kind::Histogram, Unit::Seconds, "From consumed to published"),
     define(RETRIES, Kind::Counter, Unit::Count, "Retries of transient failures"),
     define(DUPLICATES_SKIPPED, Kind::Counter, Unit::Count, "Duplicates recognised and dropped"),
+    define(DEDUP_BYPASSED, Kind::Counter, Unit::Count, "Events routed without a look for duplicates: Redis was away"),
     define(DEAD_LETTERS, Kind::Counter, Unit::Count, "Dead letters written durably"),
     define(BREAKER_STATE, Kind::Gauge, Unit::Count, "0 closed, 1 half-open, 2 open"),
     define(ACTOR_RESTARTS, Kind::Counter, Unit::Count, "Actors rebuilt by the supervisor"),

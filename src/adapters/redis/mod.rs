@@ -1,4 +1,10 @@
-//! Redis: whether it answers.
+//! Redis: whether it answers, and the events that were processed.
+
+mod link;
+mod processed_events;
+
+pub use link::RedisLink;
+pub use processed_events::RedisProcessedEvents;
 
 use std::time::Duration;
 

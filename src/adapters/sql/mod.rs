@@ -9,7 +9,9 @@ mod insert;
 mod ledger;
 mod outbox;
 mod parked;
+mod processed_events;
 mod rows;
 mod settle;
 
 pub use database::{Database, DatabaseError};
+pub use processed_events::SqlProcessedEvents;

@@ -50,6 +50,7 @@ mod lanes;
 mod leases;
 mod ledger;
 mod outbox;
+mod processed_events;
 mod sequences;
 
 /// A database that nobody else uses.

@@ -1,0 +1,5 @@
+//! What is kept in the process alone.
+
+mod processed_events;
+
+pub use processed_events::MemoryProcessedEvents;
