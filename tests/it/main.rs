@@ -2,10 +2,12 @@
 //!
 //! Tests that need servers are ignored by default; `scripts/test.sh` starts Kafka and PostgreSQL and runs them.
 
+mod backlog;
 mod bad_input;
 mod breaker;
 mod cli;
 mod crash;
+mod dedup;
 mod delivery;
 mod end_to_end;
 mod exactly_once;

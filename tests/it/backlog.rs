@@ -1,0 +1,114 @@
+//! A million events wait while the output is stalled: memory stays bounded, nothing is given up, all is done after.
+
+use std::fs;
+use std::time::Instant;
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+
+use crate::support::events::order_created;
+use crate::support::kafka::{DEAD_LETTERS, Kafka, NOTIFICATIONS, ORDERS};
+use crate::support::runtime;
+use crate::support::service::Service;
+use crate::support::setup::Setup;
+use crate::support::wait::{self, secs};
+
+/// Bytes; the contract's bound.
+const MOST: u64 = 300_000_000;
+/// Seconds for which the breaker is open.
+const STALLED: u64 = 60;
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_million_events_may_wait_for_a_stalled_output() {
+    a_backlog_waits(1_000_000, "at_least_once");
+}
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_hundred_thousand_events_may_wait_for_a_stalled_transaction() {
+    a_backlog_waits(100_000, "exactly_once");
+}
+
+fn a_backlog_waits(events: u64, guarantee: &str) {
+    let settings = format!(
+        "[routing]\nguarantee = \"{guarantee}\"\n[delivery]\nenabled = false\n[breaker]\nrecovery_timeout_ms = 2000\n\
+         [kafka]\nack_timeout_ms = 2000\n"
+    );
+    let setup = Setup::new(&settings, "");
+    let service = setup.start();
+    let stalled = Stall::of(&setup.kafka);
+    for part in (0..events).step_by(50_000) {
+        let order =
+            |n: u64| order_created(&format!("e-{n}"), &format!("order-{}", n % 5_000), "customer", "9.90").input();
+        setup.kafka.produce((part..(part + 50_000).min(events)).map(order).collect());
+    }
+    wait::until("the breaker opens", secs(60), || (breaker(&service) == 2).then_some(()));
+    let (since, mut looks, mut open) = (Instant::now(), 0, 0);
+    let mut most = 0;
+    wait::until("the length of the outage", secs(STALLED + 5), || {
+        most = most.max(resident(&service));
+        looks += 1;
+        open += u64::from(breaker(&service) != 0);
+        (since.elapsed() >= secs(STALLED)).then_some(())
+    });
+    assert!(open * 2 > looks, "the breaker was open most of the time: {open} of {looks} looks");
+    assert_eq!(setup.kafka.count(ORDERS), events);
+    let lag = service.metrics().sum("kafka_consumer_lag", &[]);
+    assert_eq!(lag, events, "all of it is seen to wait");
+    assert_eq!((setup.kafka.count(NOTIFICATIONS), setup.kafka.count(DEAD_LETTERS)), (0, 0));
+    stalled.end();
+    wait::until("all of it is routed", secs(300), || {
+        most = most.max(resident(&service));
+        (service.metrics().sum("kafka_consumer_lag", &[]) == 0).then_some(())
+    });
+    setup.kafka.wait_until_routed(secs(60));
+    let published = service.metrics().sum("notification_requests_published_total", &[]);
+    assert_eq!((published, setup.kafka.count(DEAD_LETTERS)), (events, 0));
+    if guarantee == "at_least_once" {
+        // Transactions leave markers, which count.
+        assert_eq!(setup.kafka.count(NOTIFICATIONS), events, "each once");
+    }
+    eprintln!("{guarantee}: {events} events waited, at most {} MB resident", most / 1_000_000);
+    assert!(most < MOST, "{most} bytes were resident");
+}
+
+fn breaker(service: &Service) -> u64 {
+    service.metrics().sum("circuit_breaker_state", &[("breaker", "kafka")])
+}
+
+/// Bytes of memory that the process has.
+fn resident(service: &Service) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", service.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+    kilobytes * 1024
+}
+
+/// A topic that takes no records: it has fewer replicas than it wants in sync.
+struct Stall {
+    admin: AdminClient<DefaultClientContext>,
+    topic: String,
+}
+
+impl Stall {
+    fn of(kafka: &Kafka) -> Self {
+        let admin = ClientConfig::new().set("bootstrap.servers", &kafka.brokers).create().expect("a client");
+        let stall = Self { admin, topic: kafka.named(NOTIFICATIONS) };
+        stall.want_in_sync("2");
+        stall
+    }
+
+    fn end(self) {
+        self.want_in_sync("1");
+    }
+
+    #[track_caller]
+    fn want_in_sync(&self, replicas: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set("min.insync.replicas", replicas);
+        let options = AdminOptions::new().operation_timeout(Some(secs(20)));
+        let changed = runtime().block_on(self.admin.alter_configs(&[change], &options)).expect("Kafka answers");
+        assert!(changed.iter().all(Result::is_ok), "{changed:?}");
+    }
+}
