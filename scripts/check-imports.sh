@@ -16,11 +16,12 @@ ports:       domain
 consume:     domain ports resilience telemetry
 routing:     consume domain handlers ports resilience telemetry
 delivery:    consume domain ports resilience telemetry
+review:      consume domain ports resilience telemetry
 adapters:    consume domain ports resilience telemetry
 actors:      consume delivery domain handlers ports resilience routing telemetry
 http:        actors domain ports resilience telemetry
-app:         actors adapters config consume delivery domain handlers http ports resilience routing telemetry
-cli:         actors adapters app config consume delivery domain handlers http ports resilience routing telemetry
+app:         actors adapters config consume delivery domain handlers http ports resilience review routing telemetry
+cli:         actors adapters app config consume delivery domain handlers http ports resilience review routing telemetry
 main:        cli
 '
 

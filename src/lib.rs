@@ -13,6 +13,7 @@
 //! | [`consume`] | the loop of a consumer group: take, decide, make durable, settle |
 //! | [`routing`] | stage 1, over that loop |
 //! | [`delivery`] | stage 2: intake over that loop, then lanes, attempts, leases, the outbox |
+//! | [`review`] | dead letters from their topic into their table, over that loop |
 //! | [`actors`] | the actix actors that own all this, and their supervisor |
 //! | [`adapters`] | Kafka, SQL, Redis and the providers, behind the ports |
 //! | [`app`] | the composition root: start order, ordered shutdown |
@@ -36,5 +37,6 @@ pub mod handlers;
 pub mod http;
 pub mod ports;
 pub mod resilience;
+pub mod review;
 pub mod routing;
 pub mod telemetry;

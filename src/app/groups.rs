@@ -13,7 +13,7 @@ use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
 use crate::adapters::memory::MemoryProcessedEvents;
 use crate::adapters::redis::{RedisLink, RedisProcessedEvents};
 use crate::adapters::sql::{Database, SqlProcessedEvents};
-use crate::config::{Config, DedupStore, Guarantee};
+use crate::config::{AutoOffsetReset, Config, DedupStore, Guarantee};
 use crate::consume::dedup::{Dedup, Reliance};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::engine::{Engine, Limits};
@@ -30,6 +30,7 @@ use crate::ports::processed_events::ProcessedEvents;
 use crate::ports::source::EventSource;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::RetryPolicy;
+use crate::review::mirror::{EndOfTheLine, MirrorStage};
 use crate::routing::{Directory, RoutingStage};
 use crate::telemetry::group_metrics::GroupMetrics;
 use crate::telemetry::metric_definitions::{HEAD_OF_LINE, LAG, STALLS};
@@ -40,6 +41,12 @@ const REVOKE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of records that a group holds in hand at most, so that large events cannot fill the memory.
 const IN_FLIGHT_BYTES: usize = 16 << 20;
+
+/// The same for dead letters: they are few, and each may be as large as its topic allows.
+const LETTER_BYTES: usize = 4 << 20;
+
+/// What the client library fetches of them ahead, in KiB, unless `kafka.properties` says otherwise.
+const LETTERS_AHEAD: (&str, &str) = ("queued.max.messages.kbytes", "4096");
 
 /// A group, ready to be started.
 pub struct GroupPlan {
@@ -92,6 +99,9 @@ impl GroupParts<'_> {
         if self.config.delivery.enabled {
             plans.push(self.delivery("notification-service-delivery", &topics.notifications));
         }
+        if !plans.is_empty() {
+            plans.push(self.dead_letters("notification-service-dead-letters", &topics.dead_letters));
+        }
         plans
     }
 
@@ -109,7 +119,7 @@ impl GroupParts<'_> {
             Arc::clone(&metrics),
         );
         match self.config.routing.guarantee {
-            Guarantee::AtLeastOnce => self.plan(id, topic, Arc::new(stage), metrics),
+            Guarantee::AtLeastOnce => self.at_least_once(id, topic, Arc::new(stage), metrics),
             Guarantee::ExactlyOnce => self.transactional(id, topic, Arc::new(stage), metrics),
         }
     }
@@ -141,7 +151,21 @@ impl GroupParts<'_> {
         let channels: HashSet<_> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
         let ledger = Arc::new(self.database.clone());
         let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels);
-        self.plan(id, topic, Arc::new(stage), metrics)
+        self.at_least_once(id, topic, Arc::new(stage), metrics)
+    }
+
+    /// The dead letters' own group. It begins at the start of the topic whatever the others do: the table knows what it
+    /// has. And it writes no letters, which would come back to it.
+    fn dead_letters(&self, logical: &str, topic: &Arc<str>) -> GroupPlan {
+        let id = self.config.kafka.group(logical);
+        let metrics = self.metrics(topic, &id, StageName::Review);
+        let stage = MirrorStage::new(Arc::new(self.database.clone()), Arc::clone(&self.breakers.database));
+        let mut settings = self.source(id, topic, false);
+        settings.auto_offset_reset = AutoOffsetReset::Earliest.as_str().to_owned();
+        let (property, value) = LETTERS_AHEAD;
+        settings.client.properties.entry(property.to_owned()).or_insert_with(|| value.to_owned());
+        let limits = Limits { in_flight_bytes: LETTER_BYTES, ..self.limits() };
+        self.plan(settings, limits, Arc::new(stage), Arc::new(EndOfTheLine), metrics)
     }
 
     /// The group's counters, and the lag of every partition, exposed before the first record.
@@ -161,10 +185,26 @@ impl GroupParts<'_> {
         Arc::new(GroupMetrics::new(topic, group, stage.as_str(), &ErrorClass::ALL.map(ErrorClass::as_str)))
     }
 
-    fn plan<S: Stage>(&self, id: String, topic: &Arc<str>, stage: Arc<S>, metrics: Arc<GroupMetrics>) -> GroupPlan {
-        let settings = self.source(id.clone(), topic, false);
-        let (retry, limits) = (self.retry(), self.limits());
-        let (dead_letters, clock) = (Arc::clone(&self.dead_letters), Arc::clone(&self.clock));
+    fn at_least_once<S: Stage>(
+        &self,
+        id: String,
+        topic: &Arc<str>,
+        stage: Arc<S>,
+        metrics: Arc<GroupMetrics>,
+    ) -> GroupPlan {
+        let settings = self.source(id, topic, false);
+        self.plan(settings, self.limits(), stage, Arc::clone(&self.dead_letters), metrics)
+    }
+
+    fn plan<S: Stage>(
+        &self,
+        settings: SourceSettings,
+        limits: Limits,
+        stage: Arc<S>,
+        dead_letters: Arc<dyn DeadLetterSink>,
+        metrics: Arc<GroupMetrics>,
+    ) -> GroupPlan {
+        let (id, retry, clock) = (settings.group.clone(), self.retry(), Arc::clone(&self.clock));
         let breakers = stage.breakers().to_vec();
         let start: StartGroup = Arc::new(move |stop: CancellationToken| {
             let source = KafkaSource::start(settings.clone())?;

@@ -289,7 +289,8 @@ impl Watcher {
 
     /// Waits until every partition of every input has an owner.
     async fn assigned(&self, service: &Service) -> Result<(), CliError> {
-        let wanted: i32 = self.inputs.iter().chain([&self.notifications]).map(|(_, partitions)| partitions).sum();
+        let others = [&self.notifications, &self.dead_letter_topic];
+        let wanted: i32 = self.inputs.iter().chain(others).map(|(_, partitions)| partitions).sum();
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let mut owned = 0;

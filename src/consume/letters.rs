@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::dead_letter::DeadLetter;
-use crate::domain::ids::dead_letter_id;
 use crate::domain::record::{Headers, OutboundRecord};
+use crate::domain::stored_letter::StoredLetter;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::{ParkedPayload, PayloadStore};
 use crate::resilience::retry::Waits;
@@ -70,13 +70,10 @@ impl LetterPress {
 
     /// Waits for the database, however long: trying a whole batch again would write its other letters again.
     async fn park(&self, letter: &DeadLetter) -> String {
-        let id = dead_letter_id(letter);
-        let parked = ParkedPayload {
-            id: id.clone(),
-            letter_json: String::from_utf8_lossy(&letter.to_reference_json(&id)).into_owned(),
-            payload: letter.origin.value.clone().unwrap_or_default(),
-            parked_at_ms: self.clock.now().as_millisecond(),
-        };
+        let stored = StoredLetter::of_parked(letter, self.clock.now());
+        let id = stored.id.clone();
+        let payload = letter.origin.value.clone().unwrap_or_default();
+        let parked = ParkedPayload { letter: stored, payload };
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
         while let Err(error) = self.payloads.park_payload(parked.clone()).await {
             tracing::warn!(%error, "a payload waits to be parked");

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use metrics::{Counter, counter};
 
+use crate::consume::batch_write::{BatchWriter, Rows};
 use crate::consume::stage::{Decision, Durable, Stage};
 use crate::domain::catalog::NOTIFICATION_REQUESTED;
 use crate::domain::channel::Channel;
@@ -17,14 +17,9 @@ use crate::domain::envelope::Envelope;
 use crate::domain::error::{DecodeError, ErrorClass};
 use crate::domain::notification::Request;
 use crate::domain::record::Record;
-use crate::ports::ledger::{Inserted, LedgerError, NewNotification, NotificationLedger};
-use crate::resilience::breaker::CallOutcome;
+use crate::ports::ledger::{LedgerError, NewNotification, NotificationLedger};
 use crate::resilience::breaker_cell::BreakerCell;
-use crate::resilience::retry::Waits;
 use crate::telemetry::metric_definitions::DUPLICATES_SKIPPED;
-
-/// Rows per statement: enough to be fast, few enough to keep transactions short.
-const CHUNK: usize = 500;
 
 /// See the module.
 pub struct IntakeStage {
@@ -76,30 +71,16 @@ impl Stage for IntakeStage {
 
     async fn begin(&self, effects: Vec<NewNotification>) -> Durable {
         let [breaker] = &self.breakers;
-        let writer = Writer { ledger: Arc::clone(&self.ledger), breaker: Arc::clone(breaker) };
+        let writer = BatchWriter {
+            rows: Requests(Arc::clone(&self.ledger)),
+            breaker: Arc::clone(breaker),
+        };
         let duplicates = self.duplicates.clone();
         async move {
-            let mut failures = Vec::new();
-            for (number, chunk) in effects.chunks(CHUNK).enumerate() {
-                match writer.insert(chunk).await {
-                    Ok(inserted) => duplicates.increment(inserted.duplicates),
-                    // One row of the chunk is at fault: the others must not suffer for it.
-                    Err(_) => {
-                        for (index, new) in chunk.iter().enumerate() {
-                            match writer.insert(std::slice::from_ref(new)).await {
-                                Ok(inserted) => duplicates.increment(inserted.duplicates),
-                                Err(reason) => {
-                                    let at = Timestamp::now();
-                                    let failure =
-                                        Failure::new(ErrorClass::Permanent, "rejected_by_database", reason, at);
-                                    failures.push((number * CHUNK + index, failure));
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            failures
+            let written = writer.write_all(&effects).await;
+            let taken = (effects.len() - written.refused.len()) as u64;
+            duplicates.increment(taken.saturating_sub(written.new));
+            written.refused
         }
         .boxed()
     }
@@ -109,32 +90,20 @@ impl Stage for IntakeStage {
     }
 }
 
-struct Writer {
-    ledger: Arc<dyn NotificationLedger>,
-    breaker: Arc<BreakerCell>,
-}
+/// Requests as rows of the ledger.
+struct Requests(Arc<dyn NotificationLedger>);
 
-impl Writer {
-    /// Inserts, however long the database is away; an error is the database's refusal of the content.
-    async fn insert(&self, batch: &[NewNotification]) -> Result<Inserted, String> {
-        let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
-        loop {
-            let permit = self.breaker.granted().await;
-            match self.ledger.insert(batch).await {
-                Ok(inserted) => {
-                    permit.report(CallOutcome::Success);
-                    return Ok(inserted);
-                }
-                Err(LedgerError::Rejected(reason)) => {
-                    permit.report(CallOutcome::Success);
-                    return Err(reason);
-                }
-                Err(error @ LedgerError::Unavailable(_)) => {
-                    permit.report(CallOutcome::Failure(1));
-                    tracing::warn!(%error, requests = batch.len(), "requests wait for the ledger");
-                    tokio::time::sleep(waits.next_wait()).await;
-                }
-            }
-        }
+#[async_trait]
+impl Rows for Requests {
+    type Row = NewNotification;
+
+    const WHAT: &str = "requests";
+
+    fn size(new: &NewNotification) -> usize {
+        new.origin.value.as_ref().map_or(0, Vec::len)
+    }
+
+    async fn write(&self, rows: &[NewNotification]) -> Result<u64, LedgerError> {
+        self.0.insert(rows).await.map(|inserted| inserted.new)
     }
 }

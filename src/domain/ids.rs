@@ -21,10 +21,14 @@ pub fn lifecycle_id(notification: &str, event_type: &str) -> Uuid {
 /// The id of a dead letter: of the record it stands for, so that parking it twice parks it once.
 pub fn dead_letter_id(letter: &DeadLetter) -> String {
     let origin = &letter.origin;
+    letter_id(&origin.topic, origin.partition.map(i64::from), origin.offset, origin.value.as_deref())
+}
+
+/// The id of the letter about the record with this place and content.
+pub fn letter_id(topic: &str, partition: Option<i64>, offset: Option<i64>, content: Option<&[u8]>) -> String {
     let number = |n: Option<i64>| n.map(|n| n.to_string()).unwrap_or_default();
-    let content = String::from_utf8_lossy(origin.value.as_deref().unwrap_or_default());
-    let (partition, offset) = (number(origin.partition.map(i64::from)), number(origin.offset));
-    derive(&[&origin.topic, &partition, &offset, &content]).to_string()
+    let content = String::from_utf8_lossy(content.unwrap_or_default());
+    derive(&[topic, &number(partition), &number(offset), &content]).to_string()
 }
 
 /// Lengths go into the name as well, so that ("ab","c") and ("a","bc") differ.

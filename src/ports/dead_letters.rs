@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 
+use super::ledger::LedgerError;
 use crate::domain::dead_letter::DeadLetter;
+use crate::domain::stored_letter::StoredLetter;
 
 /// The dead letters could not be made durable now.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -19,28 +21,36 @@ pub trait DeadLetterSink: Send + Sync {
     async fn park(&self, letters: Vec<DeadLetter>) -> Result<(), DeadLetterError>;
 }
 
-/// A dead letter's payload that is too large for the topic.
+/// A dead letter whose payload is too large for the topic.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct ParkedPayload {
-    pub id: String,
-    pub letter_json: String,
+    pub letter: StoredLetter,
     pub payload: Vec<u8>,
-    pub parked_at_ms: i64,
 }
 
 /// The table for payloads that the dead letter topic cannot hold.
 #[async_trait]
 pub trait PayloadStore: Send + Sync {
-    /// Stores a payload; storing the same id again changes nothing.
+    /// Stores a letter with its payload; storing the payload of the same id again changes nothing.
     ///
     /// # Errors
     /// When it is not durable.
-    async fn park_payload(&self, payload: ParkedPayload) -> Result<(), DeadLetterError>;
+    async fn park_payload(&self, parked: ParkedPayload) -> Result<(), DeadLetterError>;
 
     /// The bytes parked under an id.
     ///
     /// # Errors
     /// When the table cannot be read.
     async fn parked_payload(&self, id: &str) -> Result<Option<Vec<u8>>, DeadLetterError>;
+}
+
+/// The table of all dead letters.
+#[async_trait]
+pub trait DeadLetterTable: Send + Sync {
+    /// Stores letters; one whose id is there already changes nothing. All or nothing. Says how many are new.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    async fn record(&self, letters: &[StoredLetter]) -> Result<u64, LedgerError>;
 }

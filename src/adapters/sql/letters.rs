@@ -1,0 +1,126 @@
+//! The table of dead letters, with the payloads that their topic cannot hold.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use sqlx::{Any, Executor, Row as _, query};
+
+use super::database::{Database, bounded, sql};
+use super::dialect::Dialect;
+use super::insert::text;
+use super::rows::millis;
+use crate::domain::envelope::to_json;
+use crate::domain::stored_letter::StoredLetter;
+use crate::ports::dead_letters::{DeadLetterError, DeadLetterTable, ParkedPayload, PayloadStore};
+use crate::ports::ledger::LedgerError;
+
+const COLUMNS: [(&str, &str); 15] = [
+    ("id", "text"),
+    ("stage", "text"),
+    ("error_class", "text"),
+    ("error_code", "text"),
+    ("fingerprint", "text"),
+    ("event_type", "text"),
+    ("reason", "text"),
+    ("retry_count", "bigint"),
+    ("original_topic", "text"),
+    ("original_partition", "bigint"),
+    ("original_offset", "bigint"),
+    ("first_failure_at", "bigint"),
+    ("last_failure_at", "bigint"),
+    ("letter", "text"),
+    ("recorded_at", "bigint"),
+];
+
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    stage: &'a str,
+    error_class: &'a str,
+    error_code: &'a str,
+    fingerprint: &'a str,
+    event_type: Option<&'a str>,
+    reason: &'a str,
+    retry_count: i64,
+    original_topic: &'a str,
+    original_partition: Option<i64>,
+    original_offset: Option<i64>,
+    first_failure_at: Option<i64>,
+    last_failure_at: Option<i64>,
+    letter: &'a str,
+    recorded_at: i64,
+}
+
+fn row(letter: &StoredLetter) -> Row<'_> {
+    Row {
+        id: &letter.id,
+        stage: &letter.stage,
+        error_class: &letter.error_class,
+        error_code: &letter.error_code,
+        fingerprint: &letter.fingerprint,
+        event_type: letter.event_type.as_deref(),
+        reason: &letter.reason,
+        retry_count: letter.retry_count,
+        original_topic: &letter.original_topic,
+        original_partition: letter.original_partition,
+        original_offset: letter.original_offset,
+        first_failure_at: letter.first_failure_at.map(millis),
+        last_failure_at: letter.last_failure_at.map(millis),
+        letter: &letter.letter,
+        recorded_at: millis(letter.recorded_at),
+    }
+}
+
+/// Inserts those that are new, and says how many.
+async fn insert<'c>(
+    on: impl Executor<'c, Database = Any>,
+    dialect: Dialect,
+    letters: &[StoredLetter],
+) -> Result<u64, sqlx::Error> {
+    let rows: Vec<Row<'_>> = letters.iter().map(row).collect();
+    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    let picked: Vec<String> = names.iter().map(|name| format!("r.{name}")).collect();
+    let statement = format!(
+        "INSERT INTO dead_letters ({}) SELECT {} FROM {} WHERE true ON CONFLICT (id) DO NOTHING",
+        names.join(", "),
+        picked.join(", "),
+        dialect.rows(&COLUMNS),
+    );
+    Ok(query(sql(statement)).bind(text(to_json(&rows))).execute(on).await?.rows_affected())
+}
+
+#[async_trait]
+impl DeadLetterTable for Database {
+    async fn record(&self, letters: &[StoredLetter]) -> Result<u64, LedgerError> {
+        bounded(insert(&self.write, self.dialect, letters)).await
+    }
+}
+
+#[async_trait]
+impl PayloadStore for Database {
+    async fn park_payload(&self, parked: ParkedPayload) -> Result<(), DeadLetterError> {
+        let ParkedPayload { letter, payload } = parked;
+        // A whole letter about the same record may be there already: the reference that follows needs the payload.
+        let statement = "UPDATE dead_letters SET payload = $2, letter = $3 WHERE id = $1 AND payload IS NULL";
+        bounded(async {
+            let mut transaction = self.begin().await?;
+            insert(&mut *transaction, self.dialect, std::slice::from_ref(&letter)).await?;
+            let update = query(statement).bind(letter.id).bind(payload).bind(letter.letter);
+            update.execute(&mut *transaction).await?;
+            transaction.commit().await
+        })
+        .await
+        .map_err(|e| DeadLetterError(e.to_string()))
+    }
+
+    async fn parked_payload(&self, id: &str) -> Result<Option<Vec<u8>>, DeadLetterError> {
+        bounded(async {
+            let row = query("SELECT payload FROM dead_letters WHERE id = $1 AND payload IS NOT NULL")
+                .bind(id.to_owned())
+                .fetch_optional(&self.read)
+                .await?;
+            row.map(|row| row.try_get("payload")).transpose()
+        })
+        .await
+        .map_err(|e| DeadLetterError(e.to_string()))
+    }
+}
