@@ -71,10 +71,7 @@ impl Stage for IntakeStage {
 
     async fn begin(&self, effects: Vec<NewNotification>) -> Durable {
         let [breaker] = &self.breakers;
-        let writer = BatchWriter {
-            rows: Requests(Arc::clone(&self.ledger)),
-            breaker: Arc::clone(breaker),
-        };
+        let writer = BatchWriter { rows: Requests(Arc::clone(&self.ledger)), breaker: Arc::clone(breaker) };
         let duplicates = self.duplicates.clone();
         async move {
             let written = writer.write_all(&effects).await;

@@ -78,7 +78,14 @@ impl DeadLetterSink for EndOfTheLine {
         for DeadLetter { origin, failure, .. } in letters {
             let (topic, partition, offset) = (origin.topic, origin.partition, origin.offset);
             let (code, reason) = (failure.code, failure.reason);
-            tracing::error!(topic, partition, offset, code, reason, "a dead letter is on its topic and not in the table");
+            tracing::error!(
+                topic,
+                partition,
+                offset,
+                code,
+                reason,
+                "a dead letter is on its topic and not in the table"
+            );
         }
         Ok(())
     }

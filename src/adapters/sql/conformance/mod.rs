@@ -46,6 +46,7 @@ macro_rules! on_both_databases {
 
 mod contacts;
 mod content;
+mod dead_letters;
 mod lanes;
 mod leases;
 mod ledger;

@@ -1,9 +1,8 @@
-//! The outbox, and payloads that the dead letter topic cannot hold.
+//! The outbox.
 
 use sqlx::query;
 
 use super::*;
-use crate::ports::dead_letters::{ParkedPayload, PayloadStore as _};
 use crate::ports::ledger::{OutboxKind, OutboxMessage};
 use crate::ports::outbox::{Outbox as _, Waiting};
 
@@ -14,7 +13,6 @@ on_both_databases! {
     no_message_is_reserved_twice,
     a_message_comes_back_as_it_went_in,
     new_messages_are_announced,
-    payloads_come_back_byte_for_byte,
 }
 
 fn message(body: &str) -> OutboxMessage {
@@ -125,22 +123,4 @@ async fn new_messages_are_announced(db: &Fresh) {
     added.mark_unchanged();
     reserve(db, 0, 10, 10).await;
     assert!(!added.has_changed().expect("the sender lives"));
-}
-
-async fn payloads_come_back_byte_for_byte(db: &Fresh) {
-    let parked = |id: &str, payload: Vec<u8>| ParkedPayload {
-        id: id.to_owned(),
-        letter_json: "{}".to_owned(),
-        payload,
-        parked_at_ms: 1,
-    };
-    assert_eq!(db.parked_payload("nothing").await.expect("reads"), None);
-    let every_byte: Vec<u8> = (0..=255).collect();
-    let large = every_byte.repeat(8 * 1024);
-    for (id, payload) in [("empty", Vec::new()), ("every byte", every_byte), ("large", large)] {
-        db.park_payload(parked(id, payload.clone())).await.expect("parks");
-        assert_eq!(db.parked_payload(id).await.expect("reads"), Some(payload.clone()), "{id}");
-        db.park_payload(parked(id, b"another".to_vec())).await.expect("parks");
-        assert_eq!(db.parked_payload(id).await.expect("reads"), Some(payload), "{id}: the first one stays");
-    }
 }
