@@ -7,6 +7,8 @@ mod bad_input;
 mod breaker;
 mod cli;
 mod crash;
+mod crash;
+mod dead_letters;
 mod dedup;
 mod delivery;
 mod end_to_end;

@@ -38,7 +38,7 @@ fn every_metric_is_exposed_from_the_start() {
         let has = |label: &str| series.iter().all(|sample| sample.labels.contains_key(label));
         assert!(labels.iter().all(|label| has(label)), "{metric} has the labels {labels:?}: {series:?}");
     }
-    for group in ["orders", "users", "products", "delivery"] {
+    for group in ["orders", "users", "products", "delivery", "dead-letters"] {
         let group = format!("notification-service-{group}");
         let series = metrics.series("kafka_messages_consumed_total");
         assert!(series.iter().any(|sample| sample.labels["consumer_group"] == group), "{group} counts from the start");

@@ -1,6 +1,7 @@
 //! A PostgreSQL database of the test's own, which ends with it.
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, query};
 use url::Url;
 
 use super::servers::required;
@@ -12,6 +13,52 @@ pub struct Database {
     server: String,
 }
 
+/// A row of the table of dead letters.
+#[derive(Debug)]
+pub struct LetterRow {
+    pub id: String,
+    pub stage: String,
+    pub error_class: String,
+    pub error_code: String,
+    pub fingerprint: String,
+    pub event_type: Option<String>,
+    pub reason: String,
+    pub retry_count: i64,
+    pub original_topic: String,
+    pub original_partition: Option<i64>,
+    pub original_offset: Option<i64>,
+    pub first_failure_at: Option<i64>,
+    pub last_failure_at: Option<i64>,
+    pub letter: String,
+    pub payload: Option<Vec<u8>>,
+    pub state: String,
+    pub recorded_at: i64,
+}
+
+impl From<PgRow> for LetterRow {
+    fn from(row: PgRow) -> Self {
+        Self {
+            id: row.get("id"),
+            stage: row.get("stage"),
+            error_class: row.get("error_class"),
+            error_code: row.get("error_code"),
+            fingerprint: row.get("fingerprint"),
+            event_type: row.get("event_type"),
+            reason: row.get("reason"),
+            retry_count: row.get("retry_count"),
+            original_topic: row.get("original_topic"),
+            original_partition: row.get("original_partition"),
+            original_offset: row.get("original_offset"),
+            first_failure_at: row.get("first_failure_at"),
+            last_failure_at: row.get("last_failure_at"),
+            letter: row.get("letter"),
+            payload: row.get("payload"),
+            state: row.get("state"),
+            recorded_at: row.get("recorded_at"),
+        }
+    }
+}
+
 impl Database {
     pub fn fresh() -> Self {
         let server = required("TEST_DATABASE_URL");
@@ -20,6 +67,30 @@ impl Database {
         let mut url = Url::parse(&server).expect("TEST_DATABASE_URL is a URL");
         url.set_path(&name);
         Self { url: url.into(), name, server }
+    }
+
+    /// The table of dead letters, in the order of their arrival.
+    #[track_caller]
+    pub fn dead_letters(&self) -> Vec<LetterRow> {
+        let rows = self.ask("SELECT * FROM dead_letters ORDER BY recorded_at, id");
+        rows.unwrap_or_else(|e| panic!("{}: {e}", self.name)).into_iter().map(LetterRow::from).collect()
+    }
+
+    /// How many dead letters are in the table.
+    #[track_caller]
+    pub fn dead_letter_count(&self) -> usize {
+        let rows = self.ask("SELECT count(*) AS letters FROM dead_letters");
+        let rows = rows.unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        usize::try_from(rows[0].get::<i64, _>("letters")).expect("a count")
+    }
+
+    fn ask(&self, question: &'static str) -> Result<Vec<PgRow>, sqlx::Error> {
+        runtime().block_on(async {
+            let mut connection = PgConnection::connect(&self.url).await?;
+            let rows = query(question).fetch_all(&mut connection).await?;
+            connection.close().await?;
+            Ok(rows)
+        })
     }
 }
 

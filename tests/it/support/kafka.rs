@@ -21,11 +21,12 @@ pub const NOTIFICATIONS: &str = "notification-events";
 pub const DEAD_LETTERS: &str = "dead-letter-queue";
 
 /// The service's consumer groups with their topics.
-pub const GROUPS: [(&str, &str); 4] = [
+pub const GROUPS: [(&str, &str); 5] = [
     ("notification-service-orders", ORDERS),
     ("notification-service-users", USERS),
     ("notification-service-products", PRODUCTS),
     ("notification-service-delivery", NOTIFICATIONS),
+    ("notification-service-dead-letters", DEAD_LETTERS),
 ];
 
 const ANSWER: Duration = Duration::from_secs(10);
@@ -142,6 +143,13 @@ impl Kafka {
     #[track_caller]
     pub fn wait_until_routed(&self, within: Duration) {
         self.wait_for_groups(&GROUPS[..3], within);
+    }
+
+    /// How many dead letters the table's group has not committed.
+    #[track_caller]
+    pub fn letters_behind(&self) -> i64 {
+        let (group, topic) = GROUPS[4];
+        behind(&self.consumer(group), &self.named(topic), ANSWER).expect("Kafka answers")
     }
 
     /// True when a group of the routing stage has something left to do, or a transaction open: then nobody is told how

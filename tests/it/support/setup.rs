@@ -17,7 +17,7 @@ use super::wait::{self, secs};
 
 pub struct Setup {
     pub kafka: Kafka,
-    database: Database,
+    pub database: Database,
     config: PathBuf,
     folder: TempDir,
 }
