@@ -68,7 +68,7 @@ fn poison() -> Vec<Input> {
         let mut later = order(n + 20);
         later.version = (90 + n).to_string();
         inputs.push(because(later.input(), "an unknown version"));
-        let cut = order(n + 30).input().with_value(Some(format!("{{\"order\": {n}{n}").into_bytes()));
+        let cut = order(n + 30).input().with_value(Some(format!("{{\"order\": 1{n}").into_bytes()));
         inputs.push(because(cut, "no JSON"));
         inputs.push(because(order(n + 40).input().on(USERS).with_value(None), "no value"));
         let unknown = request(&format!("request-{n}"), "pigeon", CUSTOMER).input().on(NOTIFICATIONS);
@@ -200,9 +200,8 @@ fn whatever_stands_on_the_topic_is_in_the_table_and_makes_no_letters() {
     assert_eq!(setup.kafka.count(DEAD_LETTERS), values.len() as u64, "nothing came back to the topic");
     let metrics = service.metrics();
     assert_eq!(metrics.sum("dead_letters_total", &[]), 0);
-    let consumed = [("topic", setup.kafka.named(DEAD_LETTERS))];
-    let consumed = consumed.each_ref().map(|(name, value)| (*name, value.as_str()));
-    assert_eq!(metrics.sum("kafka_messages_consumed_total", &consumed), values.len() as u64);
+    let consumed = metrics.sum("kafka_messages_consumed_total", &[("topic", DEAD_LETTERS)]);
+    assert_eq!(consumed, values.len() as u64);
 }
 
 /// Orders that fail for one reason.
