@@ -129,7 +129,7 @@ impl<'a> Fields<'a> {
         if self.string("serviceName")? != env!("CARGO_PKG_NAME") {
             return None;
         }
-        if self.encoding() == Some(Encoding::Parked.as_str().to_owned()) {
+        if self.encoding().as_deref() == Some(Encoding::Parked.as_str()) {
             return self.name("parkedId").filter(|id| uuid::Uuid::parse_str(id).is_ok());
         }
         let topic = self.string("originalTopic")?;
