@@ -3,13 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use sqlx::{Connection as _, PgConnection, Row as _};
-
 use crate::support::kafka::{Kafka, NOTIFICATIONS};
 use crate::support::mix;
 use crate::support::oracle::Oracle;
 use crate::support::published::Story;
-use crate::support::runtime;
 use crate::support::servers::{Outage, required};
 use crate::support::setup::Setup;
 use crate::support::verify::{self, Copies};
@@ -83,9 +80,9 @@ fn a_crash_between_claim_and_effect_loses_nothing() {
         routed(&setup.kafka, kills * 800);
         // Then what is claimed cannot have its effect.
         let outage = Outage::of("kafka");
-        wait::until("something is claimed", secs(20), || (claims(&setup) > 0).then_some(()));
+        wait::until("something is claimed", secs(20), || (setup.database.claimed_events() > 0).then_some(()));
         service.kill();
-        claimed += claims(&setup);
+        claimed += setup.database.claimed_events();
         outage.end();
         service = setup.start();
     }
@@ -96,7 +93,7 @@ fn a_crash_between_claim_and_effect_loses_nothing() {
     verify::requests(&oracle, &story, Copies::Any);
     verify::dead_letters(&oracle.refused, &story, Copies::Any);
     verify::order(&sent, &story);
-    assert_eq!(claims(&setup), 0, "every claim became a mark");
+    assert_eq!(setup.database.claimed_events(), 0, "every claim became a mark");
     drop(service);
 }
 
@@ -107,15 +104,6 @@ fn requests(kafka: &Kafka) -> usize {
 #[track_caller]
 fn routed(kafka: &Kafka, goal: usize) {
     wait::until("routing gets on", secs(60), || (requests(kafka) >= goal).then_some(()));
-}
-
-/// Events that are claimed and not processed.
-fn claims(setup: &Setup) -> i64 {
-    runtime().block_on(async {
-        let mut connection = PgConnection::connect(setup.database_url()).await.expect("PostgreSQL");
-        let row = sqlx::query("SELECT count(*) FROM processed_events WHERE owner IS NOT NULL");
-        row.fetch_one(&mut connection).await.expect("a count").get(0)
-    })
 }
 
 /// The first line of an answer.

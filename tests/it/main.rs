@@ -7,7 +7,6 @@ mod bad_input;
 mod breaker;
 mod cli;
 mod crash;
-mod crash;
 mod dead_letters;
 mod dedup;
 mod delivery;

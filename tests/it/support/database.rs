@@ -79,9 +79,19 @@ impl Database {
     /// How many dead letters are in the table.
     #[track_caller]
     pub fn dead_letter_count(&self) -> usize {
-        let rows = self.ask("SELECT count(*) AS letters FROM dead_letters");
-        let rows = rows.unwrap_or_else(|e| panic!("{}: {e}", self.name));
-        usize::try_from(rows[0].get::<i64, _>("letters")).expect("a count")
+        self.count("SELECT count(*) FROM dead_letters")
+    }
+
+    /// How many events are claimed and not yet processed.
+    #[track_caller]
+    pub fn claimed_events(&self) -> usize {
+        self.count("SELECT count(*) FROM processed_events WHERE owner IS NOT NULL")
+    }
+
+    #[track_caller]
+    fn count(&self, question: &'static str) -> usize {
+        let rows = self.ask(question).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        usize::try_from(rows[0].get::<i64, _>(0)).expect("a count")
     }
 
     fn ask(&self, question: &'static str) -> Result<Vec<PgRow>, sqlx::Error> {

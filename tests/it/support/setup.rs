@@ -34,10 +34,6 @@ impl Setup {
         setup
     }
 
-    pub fn database_url(&self) -> &str {
-        &self.database.url
-    }
-
     /// The same topics and database under another configuration.
     #[track_caller]
     pub fn with_settings(self, settings: &str) -> Self {
