@@ -3,6 +3,7 @@
 # Kafka that it starts and ends; one that is up already is used and stays up.
 #
 #   scripts/bench-routing.sh [--events N] [--rounds R] [--guarantee exactly_once]     defaults: 300000 events, 3 rounds
+#   scripts/bench-routing.sh --latency [--rate R] [--seconds S] [--guarantee exactly_once]     150 a second, 60 s
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

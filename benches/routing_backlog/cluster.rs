@@ -34,6 +34,10 @@ impl Cluster {
         Ok(Self { settings, admin, observer, runtime })
     }
 
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     pub fn consumer(&self, group: &str) -> Result<BaseConsumer> {
         let mut config = self.settings.admin();
         config.set("group.id", group).set("auto.offset.reset", "earliest");

@@ -19,6 +19,15 @@ pub fn cpu_seconds(process: &str) -> Result<f64> {
     Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 
+/// The most memory that a process ever had resident, in bytes.
+pub fn peak_memory(process: &str) -> Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.map(|line| line.trim().trim_end_matches("kB").trim());
+    Ok(kilobytes.with_context(|| format!("{path} has no VmHWM"))?.parse::<u64>()? * 1024)
+}
+
 pub fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
@@ -47,10 +56,10 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-pub fn print_row(cells: [String; 7]) {
-    let [round, bare, service, ratio, from_consumed, bare_cpu, service_cpu] = cells;
+pub fn print_row(cells: [String; 8]) {
+    let [round, bare, service, ratio, from_consumed, bare_cpu, service_cpu, peak] = cells;
     println!(
-        "{round:>6}  {bare:>10}  {service:>13}  {ratio:>5}  {from_consumed:>13}  {bare_cpu:>10}  {service_cpu:>13}"
+        "{round:>6}  {bare:>10}  {service:>13}  {ratio:>5}  {from_consumed:>13}  {bare_cpu:>8}  {service_cpu:>11}  {peak:>7}"
     );
 }
 

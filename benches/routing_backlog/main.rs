@@ -3,6 +3,7 @@
 //! prints, and judges only whether every event arrived.
 //!
 //!     scripts/bench-routing.sh [--events N] [--rounds R] [--guarantee exactly_once] [--per-transaction N]
+//!     scripts/bench-routing.sh --latency [--rate R] [--seconds S] [--guarantee exactly_once]
 //!
 //! A round has topics and groups of its own. It feeds `order-events`, then measures, in odd rounds in this order and
 //! in even ones the other way round:
@@ -12,8 +13,11 @@
 //! - service: `serve` without delivery, from the first request visible on `notification-events` to the last. Begin and
 //!   end are taken from looks a few milliseconds apart, and rounded against the service.
 //!
-//! `from consumed` is the service's rate from the first record that it counted as consumed instead. The CPU time of the
-//! service includes its start.
+//! `from consumed` is the service's rate from the first record that it counted as consumed instead. CPU times are
+//! seconds for a million events; the service's includes its start. Its peak is the most memory it ever had resident.
+//!
+//! With `--latency` events come at a steady pace instead, and the times from an event's append to its request's append
+//! and to a read_committed reader are printed.
 //!
 //! With `--guarantee exactly_once` the bare loop commits records and offsets in transactions, and the end of the service
 //! is the commit of its last offset. Its rate is then the one from consumed: its first commit is not its begin.
@@ -21,6 +25,7 @@
 mod bare;
 mod cluster;
 mod count;
+mod latency;
 mod machine;
 mod produce;
 mod round;
@@ -80,6 +85,15 @@ struct Options {
     /// Records in each transaction of the bare loop.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     per_transaction: u64,
+    /// Measures times at a steady pace instead.
+    #[arg(long)]
+    latency: bool,
+    /// Events a second, with --latency.
+    #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Seconds of measuring, with --latency.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -129,13 +143,18 @@ fn run(options: &Options) -> Result<Vec<String>> {
     let brokers = std::env::var("TEST_KAFKA_BROKERS")
         .context("TEST_KAFKA_BROKERS is not set: run scripts/bench-routing.sh, which starts a Kafka")?;
     let cluster = Cluster::new(brokers)?;
+    println!("kafka    {}", cluster.settings.brokers);
+    println!("machine  {}", machine());
+    if options.latency {
+        println!("mode     {:?}", options.guarantee);
+        latency::measure(&cluster, options.guarantee, options.rate, options.seconds)?;
+        return Ok(Vec::new());
+    }
     println!(
         "backlog  {} OrderCreated events of about {} bytes",
         thousands(options.events),
         event(1_000_000).value.len()
     );
-    println!("kafka    {}", cluster.settings.brokers);
-    println!("machine  {}", machine());
     match options.guarantee {
         Guarantee::AtLeastOnce => println!("mode     at least once"),
         Guarantee::ExactlyOnce => {
@@ -146,7 +165,8 @@ fn run(options: &Options) -> Result<Vec<String>> {
         }
     }
     println!();
-    let heads = ["round", "bare msg/s", "service msg/s", "ratio", "from consumed", "bare CPU s", "service CPU s"];
+    let heads =
+        ["round", "bare msg/s", "service msg/s", "ratio", "from consumed", "bare CPU", "service CPU", "peak MB"];
     print_row(heads.map(str::to_owned));
     let mut rounds = Vec::new();
     let load = Load { events: options.events, guarantee: options.guarantee, per_transaction: options.per_transaction };

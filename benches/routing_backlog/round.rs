@@ -13,7 +13,7 @@ use crate::produce::feed;
 use crate::service::{Routing, route};
 use crate::{Guarantee, Load};
 
-/// Rates in records a second, CPU times in seconds.
+/// Rates in records a second, CPU times in seconds for a million records, the peak in bytes.
 pub struct Round {
     pub bare: f64,
     pub service: f64,
@@ -21,6 +21,7 @@ pub struct Round {
     pub from_consumed: Option<f64>,
     pub bare_cpu: f64,
     pub service_cpu: f64,
+    pub peak: f64,
     pub problems: Vec<String>,
 }
 
@@ -34,6 +35,7 @@ impl Round {
             self.from_consumed.map_or_else(|| "-".to_owned(), |rate| thousands(rate as u64)),
             format!("{:.2}", self.bare_cpu),
             format!("{:.2}", self.service_cpu),
+            format!("{:.0}", self.peak / 1e6),
         ]);
     }
 
@@ -47,6 +49,7 @@ impl Round {
             from_consumed: of(|r| r.from_consumed),
             bare_cpu: of(|r| Some(r.bare_cpu)).unwrap_or_default(),
             service_cpu: of(|r| Some(r.service_cpu)).unwrap_or_default(),
+            peak: of(|r| Some(r.peak)).unwrap_or_default(),
             problems: Vec::new(),
         }
     }
@@ -101,8 +104,9 @@ pub fn measure_round(cluster: &Cluster, number: u32, load: Load) -> Result<Round
         service: rate(routing.elapsed),
         ratio: bare.elapsed.as_secs_f64() / routing.elapsed.as_secs_f64(),
         from_consumed: routing.from_consumed.map(rate),
-        bare_cpu: bare.cpu,
-        service_cpu: routing.cpu,
+        bare_cpu: bare.cpu * 1e6 / events as f64,
+        service_cpu: routing.cpu * 1e6 / events as f64,
+        peak: routing.peak as f64,
         problems,
     })
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::cluster::{Cluster, Stall, Topics};
-use crate::machine::{cpu_seconds, progress, thousands};
+use crate::machine::{cpu_seconds, peak_memory, progress, thousands};
 use crate::{Guarantee, Load};
 
 pub const SERVICE: &str = env!("CARGO_BIN_EXE_notification-service");
@@ -26,6 +26,7 @@ pub struct Routing {
     pub elapsed: Duration,
     pub from_consumed: Option<Duration>,
     pub cpu: f64,
+    pub peak: u64,
     pub exit: ExitStatus,
 }
 
@@ -51,6 +52,7 @@ pub fn route(cluster: &Cluster, topics: &Topics<'_>, load: Load) -> Result<Routi
         anyhow!("{error:#}; dead letters: {letters}; the end of its log:\n{}", service.log_tail())
     })?;
     let cpu = cpu_seconds(&service.child.id().to_string())?;
+    let peak = peak_memory(&service.child.id().to_string())?;
     let exit = service.stop()?;
     if !exit.success() {
         progress(&format!("the end of the service's log:\n{}", service.log_tail()));
@@ -60,7 +62,7 @@ pub fn route(cluster: &Cluster, topics: &Topics<'_>, load: Load) -> Result<Routi
         Guarantee::AtLeastOnce => ended - began,
         Guarantee::ExactlyOnce => from_consumed.context("the service did not say when it began")?,
     };
-    Ok(Routing { elapsed, from_consumed, cpu, exit })
+    Ok(Routing { elapsed, from_consumed, cpu, peak, exit })
 }
 
 /// The last moment at which nothing was done, and the first at which all was.
@@ -125,7 +127,7 @@ pub fn service_command(brokers: &str, prefix: &str) -> Command {
 }
 
 /// The running service, killed when dropped.
-struct Service {
+pub struct Service {
     child: Child,
     port: u16,
     log: PathBuf,
@@ -134,7 +136,7 @@ struct Service {
 }
 
 impl Service {
-    fn start(brokers: &str, prefix: &str, guarantee: Guarantee) -> Result<Self> {
+    pub fn start(brokers: &str, prefix: &str, guarantee: Guarantee) -> Result<Self> {
         let guarantee = match guarantee {
             Guarantee::AtLeastOnce => "at_least_once",
             Guarantee::ExactlyOnce => "exactly_once",
@@ -160,7 +162,17 @@ impl Service {
         Ok(Self { child, port, log, _folder: folder })
     }
 
-    fn stop(&mut self) -> Result<ExitStatus> {
+    /// Waits until it takes events.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        let asked = Instant::now();
+        while consumed(self.port).is_none() {
+            ensure!(asked.elapsed() < crate::PATIENCE, "it does not answer; its log:\n{}", self.log_tail());
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    pub fn stop(&mut self) -> Result<ExitStatus> {
         // The standard library only knows SIGKILL. The number is the child's until it is waited for.
         let id = self.child.id().to_string();
         let sent = Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &id]).status()?;
