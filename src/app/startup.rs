@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::kafka::topic_plans;
 use super::service::StartError;
-use crate::adapters::kafka::KafkaAdmin;
+use crate::adapters::kafka::{AdminError, KafkaAdmin};
 use crate::adapters::sql::{Database, DatabaseError};
 use crate::config::Config;
 
@@ -54,7 +54,7 @@ pub async fn database(config: &Config, deadline: Option<Instant>) -> Result<Data
     }
 }
 
-/// Waits until a broker answers and the topics exist.
+/// Waits until a broker answers and the topics exist. A refusal ends the wait at once.
 pub async fn topics(config: &Config, admin: &KafkaAdmin, deadline: Option<Instant>) -> Result<(), StartError> {
     let mut waiting = Waiting::new("Kafka", deadline);
     let plans = topic_plans(config);
@@ -69,6 +69,7 @@ pub async fn topics(config: &Config, admin: &KafkaAdmin, deadline: Option<Instan
                 let why = format!("missing topics: {}; run `notification-service topics create`", missing.join(", "));
                 waiting.pause(&why).await?;
             }
+            Err(denied @ AdminError::Denied { .. }) => return Err(StartError(denied.to_string())),
             Err(error) => waiting.pause(&error.to_string()).await?,
         }
     }

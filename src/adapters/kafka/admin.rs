@@ -1,16 +1,21 @@
 //! Asking the cluster about itself, and provisioning topics.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::client_config::{ClientSettings, InvalidProperty};
 use super::rebalance::forward_log;
+use super::refusal::Refusal;
 use crate::ports::cluster::ClusterView;
 use crate::ports::probe::Probe;
 
@@ -24,6 +29,14 @@ pub enum AdminError {
         brokers: String,
         /// librdkafka's words.
         reason: String,
+    },
+    /// The cluster answers, but refuses this client or is not trusted by it: asking again will not help.
+    #[error("no access to Kafka at {brokers} (KAFKA_BROKERS): {refusal}")]
+    Denied {
+        /// The brokers that were asked.
+        brokers: String,
+        /// What was refused.
+        refusal: Refusal,
     },
     /// The cluster refused.
     #[error("topic {topic}: {reason}")]
@@ -68,22 +81,64 @@ impl TopicReport {
     }
 }
 
-struct Context;
+/// The first wait for an answer; each one after it is twice as long. Refusals are noticed soon, and a slow broker gets
+/// its time.
+const FIRST_ROUND: Duration = Duration::from_millis(250);
+
+/// What librdkafka said since the last answer.
+#[derive(Debug, Clone, Default)]
+struct Said {
+    refusal: Option<Refusal>,
+    problem: Option<String>,
+}
+
+/// The client's callbacks: errors come here, while a question only learns that nobody answered.
+#[derive(Clone, Default)]
+struct Context(Arc<Mutex<Said>>);
+
+impl Context {
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Of a broker that hangs up, as one does that expects TLS, this is the only word.
+        if facility == "FAIL" {
+            let words = message.split_once("]: ").map_or(message, |(_, words)| words);
+            self.lock().problem.get_or_insert_with(|| words.to_owned());
+        }
         forward_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "admin client error");
+        let mut said = self.lock();
+        if let Some(refusal) = Refusal::of(&error, reason) {
+            said.refusal = Some(refusal);
+        }
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            said.problem = Some(reason.to_owned());
+        }
     }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// See the module. Cheap to clone; its questions block and therefore run on the blocking pool.
 #[derive(Clone)]
 pub struct KafkaAdmin {
-    client: Arc<AdminClient<Context>>,
+    /// Only asks. Nobody polls the binding's admin client, so it would never tell an error and would keep every log
+    /// line; a producer has a thread for that.
+    client: Arc<ThreadedProducer<Context>>,
+    context: Context,
+    /// For changes.
+    config: ClientConfig,
     brokers: String,
 }
 
@@ -93,8 +148,9 @@ impl KafkaAdmin {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(settings: &ClientSettings) -> Result<Self, InvalidProperty> {
-        let client = AdminClient::from_config_and_context(&settings.admin(), Context)?;
-        Ok(Self { client: Arc::new(client), brokers: settings.brokers.clone() })
+        let (config, context) = (settings.admin(), Context::default());
+        let client = Arc::new(config.create_with_context(context.clone())?);
+        Ok(Self { client, context, config, brokers: settings.brokers.clone() })
     }
 
     /// Which of these topics exist, with partitions and replication.
@@ -102,8 +158,8 @@ impl KafkaAdmin {
     /// # Errors
     /// When no broker answers in time.
     pub async fn topics(&self, timeout: Duration) -> Result<Vec<(String, i32, i32)>, AdminError> {
-        self.blocking(move |client| {
-            let metadata = client.inner().fetch_metadata(None, timeout)?;
+        self.ask(timeout, |client, wait| {
+            let metadata = client.fetch_metadata(None, wait)?;
             let topics = metadata.topics().iter().filter(|t| t.error().is_none() && !t.partitions().is_empty());
             Ok(topics
                 .map(|topic| {
@@ -135,7 +191,8 @@ impl KafkaAdmin {
             .map(|plan| NewTopic::new(&plan.name, plan.partitions, TopicReplication::Fixed(plan.replication)))
             .collect();
         let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
-        let results = self.client.create_topics(&topics, &options).await.map_err(|e| self.unreachable(&e))?;
+        let changing = self.changes()?;
+        let results = changing.create_topics(&topics, &options).await.map_err(|e| self.failed(&e))?;
         let mut created = Vec::new();
         for result in results {
             match result {
@@ -153,7 +210,8 @@ impl KafkaAdmin {
     /// When the cluster refuses one.
     pub async fn delete(&self, names: &[&str], timeout: Duration) -> Result<Vec<String>, AdminError> {
         let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
-        let results = self.client.delete_topics(names, &options).await.map_err(|e| self.unreachable(&e))?;
+        let changing = self.changes()?;
+        let results = changing.delete_topics(names, &options).await.map_err(|e| self.failed(&e))?;
         let mut deleted = Vec::new();
         for result in results {
             match result {
@@ -176,27 +234,63 @@ impl KafkaAdmin {
         timeout: Duration,
     ) -> Result<Vec<(i64, i64)>, AdminError> {
         let topic = topic.to_owned();
-        self.blocking(move |client| {
-            (0..partitions).map(|partition| client.inner().fetch_watermarks(&topic, partition, timeout)).collect()
+        self.ask(timeout, move |client, wait| {
+            (0..partitions).map(|partition| client.fetch_watermarks(&topic, partition, wait)).collect()
         })
         .await
     }
 
-    async fn blocking<T: Send + 'static>(
+    /// Asks until there is an answer, a refusal, or the time is over.
+    async fn ask<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&AdminClient<Context>) -> Result<T, KafkaError> + Send + 'static,
+        timeout: Duration,
+        question: impl Fn(&Client<Context>, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, AdminError> {
-        let client = Arc::clone(&self.client);
-        match tokio::task::spawn_blocking(move || ask(&client)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.unreachable(&error)),
+        let (admin, end) = (self.clone(), Instant::now() + timeout);
+        let asking = tokio::task::spawn_blocking(move || {
+            let mut wait = FIRST_ROUND;
+            loop {
+                let began = Instant::now();
+                let left = end.saturating_duration_since(began);
+                let error = match question(admin.client.client(), wait.min(left)) {
+                    Ok(answer) => {
+                        *admin.context.lock() = Said::default();
+                        return Ok(answer);
+                    }
+                    Err(error) => error,
+                };
+                if !is_silence(&error) || admin.context.lock().refusal.is_some() || Instant::now() >= end {
+                    return Err(admin.failed(&error));
+                }
+                // Some failures come at once.
+                thread::sleep(wait.min(left).saturating_sub(began.elapsed()));
+                wait *= 2;
+            }
+        });
+        match asking.await {
+            Ok(answer) => answer,
             Err(join) => Err(AdminError::Unreachable { brokers: self.brokers.clone(), reason: join.to_string() }),
         }
     }
 
-    fn unreachable(&self, error: &KafkaError) -> AdminError {
-        AdminError::Unreachable { brokers: self.brokers.clone(), reason: error.to_string() }
+    /// A client for changes, for one change.
+    fn changes(&self) -> Result<AdminClient<DefaultClientContext>, AdminError> {
+        self.config.create().map_err(|e| self.failed(&e))
     }
+
+    fn failed(&self, error: &KafkaError) -> AdminError {
+        let (said, brokers) = (self.context.lock().clone(), self.brokers.clone());
+        match said.refusal {
+            Some(refusal) => AdminError::Denied { brokers, refusal },
+            None => AdminError::Unreachable { brokers, reason: said.problem.unwrap_or_else(|| error.to_string()) },
+        }
+    }
+}
+
+/// Nobody answered; anything else is an answer.
+fn is_silence(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+    matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
 }
 
 #[async_trait]
