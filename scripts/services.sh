@@ -509,6 +509,9 @@ up() {
 }
 
 up_compose() {
+  # Some tests start brokers of their own.
+  need java mvn openssl || exit
+  fetch_kafka
   say "starting containers"
   compose up -d --wait "${parts[@]}"
 }
@@ -516,7 +519,7 @@ up_compose() {
 up_local() {
   local part began
   [[ -r /proc/self/stat ]] || die "this system has no /proc: a container engine is needed"
-  need java mvn initdb redis-server prometheus setsid setpriv || exit
+  need java mvn openssl initdb redis-server prometheus setsid setpriv || exit
   fetch_kafka
   began=$SECONDS
   for part in "${parts[@]}"; do
@@ -563,6 +566,7 @@ export TEST_DATABASE_URL=postgres://notification:notification@127.0.0.1:$POSTGRE
 export TEST_REDIS_URL=redis://127.0.0.1:$REDIS_PORT
 export TEST_PROMETHEUS_URL=http://127.0.0.1:$PROMETHEUS_PORT
 export TEST_SERVICE_PORT=$SERVICE_PORT
+export TEST_KAFKA_JARS=$(printf %q "$kafka_jars")
 export SERVICES_DIR=$(printf %q "$dir")
 ENV
 }

@@ -16,5 +16,6 @@ mod load;
 mod metrics;
 mod offsets;
 mod outage;
+mod security;
 mod shutdown;
 mod support;

@@ -90,6 +90,8 @@ const FIRST_ROUND: Duration = Duration::from_millis(250);
 struct Said {
     refusal: Option<Refusal>,
     problem: Option<String>,
+    /// The refusal is in the log.
+    told: bool,
 }
 
 /// The client's callbacks: errors come here, while a question only learns that nobody answered.
@@ -296,7 +298,12 @@ fn is_silence(error: &KafkaError) -> bool {
 #[async_trait]
 impl Probe for KafkaAdmin {
     async fn check(&self, deadline: Duration) -> Result<(), String> {
-        self.topics(deadline).await.map(drop).map_err(|e| e.to_string())
+        let Err(error) = self.topics(deadline).await else { return Ok(()) };
+        // The service stays: credentials that were taken away may come back.
+        if matches!(error, AdminError::Denied { .. }) && !std::mem::replace(&mut self.context.lock().told, true) {
+            tracing::error!(%error, "Kafka does not let the service in any more; it waits");
+        }
+        Err(error.to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests are made of: the service as a process, servers of their own, a provider, and an independent judge.
 
 pub mod broken;
+pub mod certificates;
 pub mod command;
 pub mod database;
 pub mod events;
@@ -15,6 +16,7 @@ pub mod producer;
 pub mod provider;
 pub mod published;
 pub mod random;
+pub mod secured_broker;
 pub mod servers;
 pub mod service;
 pub mod setup;
