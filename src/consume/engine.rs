@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all, select_all};
@@ -22,6 +23,9 @@ use crate::resilience::breaker::Position;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::{RetryPolicy, Waits};
 use crate::telemetry::group_metrics::GroupMetrics;
+
+/// After a stop, acknowledgements are waited for so long when a breaker is open.
+const LAST_ACKS: Duration = Duration::from_secs(1);
 
 /// Bounds of the loop.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +101,7 @@ impl<S: Stage> Loop<S> {
                 biased;
                 () = stop.cancelled(), if !draining => {}
                 // What is in hand cannot be finished now; unsettled, it comes again.
-                () = any_open(&*stage), if draining => return Ok(()),
+                () = stuck(&*stage), if draining => return Ok(()),
                 Some(finished) = self.batches.next() => self.settle(finished),
                 Some(attempts) = self.retries.next() => self.start(attempts, &stop).await,
                 taken = take, if !draining && batch > 0 => {
@@ -190,7 +194,7 @@ impl<S: Stage> Loop<S> {
             tokio::select! {
                 done = &mut work => return Some(done),
                 Some(finished) = self.batches.next() => self.settle(finished),
-                () = stop.cancelled().then(|()| any_open(&*stage)) => return None,
+                () = stop.cancelled().then(|()| stuck(&*stage)) => return None,
             }
         }
     }
@@ -229,7 +233,7 @@ async fn park_until_durable(sink: &dyn DeadLetterSink, letters: Vec<DeadLetter>)
     if letters.is_empty() {
         return;
     }
-    let mut waits = Waits::new(std::time::Duration::from_millis(100), std::time::Duration::from_secs(5));
+    let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
     while let Err(error) = sink.park(letters.clone()).await {
         tracing::warn!(%error, letters = letters.len(), "dead letters wait: their offsets do not move");
         tokio::time::sleep(waits.next_wait()).await;
@@ -243,8 +247,15 @@ pub(super) async fn all_closed<S: Stage>(stage: &S) {
     }
 }
 
+/// Waits until a breaker is open and nothing gets done any more. Acknowledgements may be on their way, above all when an
+/// operator opened it: what they are for would be written a second time after the next start.
+pub(super) async fn stuck<S: Stage>(stage: &S) {
+    any_open(stage).await;
+    tokio::time::sleep(LAST_ACKS).await;
+}
+
 /// Waits until one of them does not.
-pub(super) async fn any_open<S: Stage>(stage: &S) {
+async fn any_open<S: Stage>(stage: &S) {
     let opened = |breaker: &Arc<BreakerCell>| {
         let mut position = breaker.watch();
         async move { drop(position.wait_for(|p| *p != Position::Closed).await) }.boxed()

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dedup::Admission;
 use super::durable_publish::refusal;
-use super::engine::{Limits, all_closed, any_open};
+use super::engine::{Limits, all_closed, stuck};
 use super::key_order::KeyOrder;
 use super::letters::{LetterPress, Size, tell};
 use super::retries::{Attempt, Retries};
@@ -275,7 +275,7 @@ impl<S: TransactionalStage> Loop<S> {
                 biased;
                 () = stop.cancelled(), if !draining => {}
                 // What is in hand cannot be finished now; its transaction is never committed, so it comes again.
-                () = any_open(&*parts.stage), if draining => return Ok(()),
+                () = stuck(&*parts.stage), if draining => return Ok(()),
                 committed = under_way(&mut self.committing) => self.settle(committed?),
                 Some(attempts) = self.retries.next() => self.decide(attempts, &stop).await?,
                 taken = taking, if !draining && room > 0 => {
@@ -338,7 +338,7 @@ impl<S: TransactionalStage> Loop<S> {
             tokio::select! {
                 done = &mut work => return Ok(Some(done)),
                 committed = under_way(&mut self.committing) => self.settle(committed?),
-                () = stop.cancelled().then(|()| any_open(&*parts.stage)) => return Ok(None),
+                () = stop.cancelled().then(|()| stuck(&*parts.stage)) => return Ok(None),
             }
         }
     }

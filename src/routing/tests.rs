@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+mod stopping;
+
 use super::RoutingStage;
 use crate::adapters::memory::MemoryProcessedEvents;
 use crate::consume::dedup::{Dedup, Reliance};
@@ -64,6 +66,8 @@ impl EventSource for MemorySource {
 struct MemoryBroker {
     away: AtomicBool,
     written: Mutex<Vec<String>>,
+    /// Acknowledgements wait for this.
+    late: Option<Arc<Notify>>,
 }
 
 #[async_trait]
@@ -77,7 +81,13 @@ impl EventPublisher for MemoryBroker {
             self.written.lock().expect("lock").extend(keys);
             Vec::new()
         };
-        Box::pin(std::future::ready(failures))
+        let late = self.late.clone();
+        Box::pin(async move {
+            if let Some(late) = late {
+                late.notified().await;
+            }
+            failures
+        })
     }
 
     async fn flush(&self, _: Duration) -> bool {

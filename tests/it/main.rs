@@ -18,4 +18,6 @@ mod offsets;
 mod outage;
 mod security;
 mod shutdown;
+mod start;
+mod stop;
 mod support;

@@ -19,16 +19,28 @@ pub fn required(variable: &str) -> String {
 /// A server that is away. It comes back with the end of this value at the latest: other tests need it.
 pub struct Outage {
     server: &'static str,
+    ending: &'static str,
     since: Instant,
     over: bool,
 }
 
 impl Outage {
-    /// Stops `kafka` or `postgres`; returns once it is down.
+    /// Stops a server of `scripts/services.sh`; returns once it is down.
     #[track_caller]
     pub fn of(server: &'static str) -> Self {
-        let mut outage = Self { server, since: Instant::now(), over: false };
-        control(server, "stop").unwrap_or_else(|why| panic!("{why}"));
+        Self::by(server, "stop", "start")
+    }
+
+    /// Freezes it: connections stay, and nobody answers.
+    #[track_caller]
+    pub fn freeze(server: &'static str) -> Self {
+        Self::by(server, "pause", "continue")
+    }
+
+    #[track_caller]
+    fn by(server: &'static str, verb: &str, ending: &'static str) -> Self {
+        let mut outage = Self { server, ending, since: Instant::now(), over: false };
+        control(server, verb).unwrap_or_else(|why| panic!("{why}"));
         outage.since = Instant::now();
         outage
     }
@@ -41,17 +53,17 @@ impl Outage {
         });
     }
 
-    /// Starts the server with the data it had; returns once it answers.
+    /// Lets the server go on with the data it had; returns once it answers, or at once if it was frozen.
     pub fn end(mut self) {
         self.over = true;
-        control(self.server, "start").unwrap_or_else(|why| panic!("{why}"));
+        control(self.server, self.ending).unwrap_or_else(|why| panic!("{why}"));
     }
 }
 
 impl Drop for Outage {
     fn drop(&mut self) {
         if !self.over
-            && let Err(why) = control(self.server, "start")
+            && let Err(why) = control(self.server, self.ending)
         {
             eprintln!("the tests after this one will fail: {why}");
         }

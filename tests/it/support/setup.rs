@@ -43,8 +43,12 @@ impl Setup {
 
     /// The service, whatever becomes of it.
     pub fn spawn(&self) -> Service {
-        let config = self.config.to_str().expect("UTF-8");
-        Service::spawn(self.command(&["serve", "--config", config]))
+        Service::spawn(self.command(&["serve", "--config", &self.config_file()]))
+    }
+
+    /// The path of the configuration.
+    pub fn config_file(&self) -> String {
+        self.config.to_str().expect("UTF-8").to_owned()
     }
 
     /// A command of the real binary that works on these topics and this database.
