@@ -119,7 +119,7 @@ fn during_a_rebalance() {
 fn with_a_breaker_that_an_operator_opened() {
     for guarantee in GUARANTEES {
         let setup = routing(guarantee);
-        let load = setup.kafka.produce_steadily(mix::mixed(53, EVENTS), PER_SECOND);
+        let load = setup.kafka.produce_steadily(mix::clean(53, EVENTS), PER_SECOND);
         for rounds in 1..=3 {
             let mut service = setup.start();
             wait_until_routing(&setup.kafka, rounds * 300);

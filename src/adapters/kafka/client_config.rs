@@ -142,6 +142,9 @@ impl ClientSettings {
         // A member that the broker's restart left behind blocks the next rebalance until its session is over: this
         // bounds how long a group stands still after an outage that was longer than the session.
         config.set("session.timeout.ms", "10000");
+        // A member hears of a rebalance with its next heartbeat, and until all have heard of it nobody can commit or
+        // leave.
+        config.set("heartbeat.interval.ms", "1000");
         // Bounds what librdkafka fetches ahead, per client: the rest waits in the broker.
         config.set("queued.max.messages.kbytes", "16384");
         // The default of a second is longer than this queue lasts when a backlog is worked off.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::Offset;
@@ -36,6 +36,8 @@ const BACKPRESSURE_AFTER: Duration = Duration::from_millis(500);
 const COMMITTED_DEADLINE: Duration = Duration::from_secs(2);
 /// Without an answer it is asked again after this time.
 const COMMITTED_AGAIN: Duration = Duration::from_secs(5);
+/// The last commit waits so long for the end of a rebalance.
+const LAST_COMMIT: Duration = Duration::from_secs(4);
 /// The same complaint of librdkafka is logged this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -350,7 +352,32 @@ impl Poller {
         self.store();
         // What is still in hand will not be finished: the revoke on closing must not wait for it.
         self.tracker.close();
+        if !self.settings.transactional {
+            self.commit_before_leaving();
+        }
         drop(self.consumer);
+    }
+
+    /// In the middle of a rebalance the broker refuses commits, and librdkafka's own on closing, tried once, would be
+    /// lost: what was done would be done again. Polling lets the rebalance come to its end.
+    fn commit_before_leaving(&self) {
+        let end = Instant::now() + LAST_COMMIT;
+        while let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
+            let passing = matches!(
+                error.rdkafka_error_code(),
+                Some(
+                    RDKafkaErrorCode::RebalanceInProgress
+                        | RDKafkaErrorCode::IllegalGeneration
+                        | RDKafkaErrorCode::WaitingForCoordinator
+                )
+            );
+            if !passing || Instant::now() >= end {
+                let group = &self.settings.group;
+                return tracing::debug!(group, %error, "nothing was committed before leaving the group");
+            }
+            // Records that this brings are not taken: they come again.
+            drop(self.consumer.poll(POLL));
+        }
     }
 }
 

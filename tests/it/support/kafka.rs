@@ -192,7 +192,9 @@ fn ends(consumer: &BaseConsumer, topic: &str) -> Vec<(i32, i64, i64)> {
     let partitions = metadata.topics().iter().flat_map(|found| found.partitions()).map(|partition| partition.id());
     let ends: Vec<_> = partitions
         .map(|partition| {
-            let (start, end) = consumer.fetch_watermarks(topic, partition, ANSWER).expect("Kafka answers");
+            // After an outage the partition may have no leader for a moment.
+            let answer = || consumer.fetch_watermarks(topic, partition, ANSWER).ok();
+            let (start, end) = wait::until("Kafka answers", ANSWER, answer);
             (partition, start, end)
         })
         .collect();
