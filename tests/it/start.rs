@@ -31,11 +31,11 @@ fn it_waits_for(server: &'static str, setup: &Setup, words: &[&str]) {
     wait::until("it says what it waits for", secs(20), || {
         words.iter().all(|word| service.log().contains(word)).then_some(())
     });
-    outage.hold(secs(7), || {
+    wait::until("it says so again", secs(30), || {
         assert!(service.is_running(), "it waits for {server}");
         is_starting(&service);
+        (service.log().matches(words[0]).count() > 1).then_some(())
     });
-    assert!(service.log().matches(words[0]).count() > 1, "it says so again: {}", service.log());
     outage.end();
     service.wait_until_ready();
     assert_eq!(service.get("/health/startup").status, 200);
