@@ -30,7 +30,7 @@ async fn a_record_that_is_tried_again_is_finished_first() {
 async fn acknowledgements_on_their_way_are_awaited_although_the_breaker_is_open() {
     let late = Arc::new(Notify::new());
     let broker = MemoryBroker { late: Some(Arc::clone(&late)), ..MemoryBroker::default() };
-    let bench = build(vec![event(0, "a", "OrderCreated")], panicking(), 0, broker);
+    let bench = build(vec![event(0, "a", "OrderCreated")], panicking(), 0, broker, remembering());
     while bench.written().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -47,7 +47,7 @@ async fn acknowledgements_on_their_way_are_awaited_although_the_breaker_is_open(
 #[tokio::test]
 async fn an_open_breaker_does_not_keep_it_for_long() {
     let broker = MemoryBroker { late: Some(Arc::new(Notify::new())), ..MemoryBroker::default() };
-    let bench = build(vec![event(0, "a", "OrderCreated")], panicking(), 0, broker);
+    let bench = build(vec![event(0, "a", "OrderCreated")], panicking(), 0, broker, remembering());
     while bench.written().is_empty() {
         tokio::task::yield_now().await;
     }
