@@ -20,7 +20,7 @@ use crate::consume::stall::StallWatch;
 use crate::ports::clock::SharedClock;
 use crate::ports::cluster::ClusterView;
 use crate::ports::probe::Probe;
-use crate::ports::source::SourceStatus;
+use crate::ports::source::{PartitionStatus, SourceStatus};
 use crate::telemetry::events;
 use crate::telemetry::metric_definitions::{HEAD_OF_LINE, LAG, TOPIC_MESSAGES};
 
@@ -167,7 +167,9 @@ impl MonitorDuty {
             if let Some(source) = &source {
                 self.forget_lag(group, source);
                 show_heads(group, source);
-                let waiting = lag.values().sum();
+                // What is left for other consumers is no reason for this one to move.
+                let left = source.assigned.iter().filter(|p| !p.at_end);
+                let waiting = left.filter_map(|p| lag.get(&(p.topic.clone(), p.partition))).sum();
                 if let Some(still) = stalls.look(group, source, waiting, self.clock.monotonic()) {
                     events::group_stalled(group, waiting, still);
                     let why = format!("it stood still for {} s while {waiting} records waited", still.as_secs());
@@ -229,7 +231,17 @@ fn lag_gauge(group: &str, topic: &str, partition: i32) -> metrics::Gauge {
     )
 }
 
-/// The lag of what this instance owns; a partition without a position yet has everything before it.
+/// Records between a partition's position and its end, where that is known. Without a position yet, all are.
+fn waiting(partition: &PartitionStatus, source: &SourceStatus, start: Option<&i64>, end: Option<&i64>) -> Option<i64> {
+    let end = end?;
+    if partition.at_end && source.paused.is_empty() {
+        return Some(0);
+    }
+    let position = partition.position.or(partition.committed).or(start.copied()).unwrap_or(*end);
+    Some((end - position).max(0))
+}
+
+/// The lag of what this instance owns.
 fn lag_of(
     group: &str,
     source: &SourceStatus,
@@ -239,10 +251,9 @@ fn lag_of(
     let mut lag = BTreeMap::new();
     for partition in &source.assigned {
         let at = (partition.topic.clone(), partition.partition);
-        let Some(end) = ends.get(&at) else { continue };
-        let position = partition.position.or(partition.committed).or(starts.get(&at).copied()).unwrap_or(*end);
-        let none = partition.at_end && source.paused.is_empty();
-        let waiting = if none { 0 } else { (end - position).max(0) };
+        let Some(waiting) = partition.lag.or_else(|| waiting(partition, source, starts.get(&at), ends.get(&at))) else {
+            continue;
+        };
         lag_gauge(group, &at.0, at.1).set(waiting as f64);
         lag.insert(at, waiting);
     }

@@ -48,6 +48,7 @@ impl EventSource for Silent {
             in_hand: 0,
             head: None,
             at_end: false,
+            lag: None,
         };
         SourceStatus { assigned: vec![partition], paused: self.paused.clone(), lost_assignments: 0 }
     }

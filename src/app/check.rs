@@ -4,6 +4,7 @@
 use super::delivery::{provider_settings, templates};
 use super::kafka::client_settings;
 use crate::adapters::providers;
+use crate::adapters::redis::RedisProbe;
 use crate::config::{Config, Mistake, ProviderKind};
 
 /// All such mistakes, each with its key.
@@ -12,6 +13,9 @@ pub fn check(config: &Config) -> Vec<Mistake> {
     let mut add = |key: String, problem: String| mistakes.push(Mistake { key, problem });
     if let Err(error) = client_settings(config).check() {
         add("kafka.properties".into(), error.to_string());
+    }
+    if let Some(Err(error)) = config.redis.url.as_ref().map(|url| RedisProbe::new(url.expose())) {
+        add("redis.url".into(), error);
     }
     match templates(config) {
         Ok(templates) => {

@@ -5,6 +5,7 @@ use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Stage;
 use crate::domain::error::ErrorClass;
 use crate::ports::ledger::Outcome;
+use crate::telemetry::events::StreamIncident;
 use crate::telemetry::metric_definitions as names;
 use crate::telemetry::metrics_server::expose;
 
@@ -58,6 +59,12 @@ pub fn expose_all(config: &Config) {
         }
     }
     expose(names::DEDUP_BYPASSED, &[]);
+    for source in &config.routing.sources {
+        for incident in StreamIncident::ALL {
+            let labels = [("topic", source.stream.clone()), ("incident", incident.as_str().to_owned())];
+            expose(names::STREAM_INCIDENTS, &labels);
+        }
+    }
     expose(names::DELIVERY_SECONDS, &[]);
     expose(names::ROUTING_SECONDS, &[]);
 }

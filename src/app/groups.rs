@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::breakers::Breakers;
@@ -21,13 +22,14 @@ use crate::consume::letters::LetterPress;
 use crate::consume::stage::{Stage, TransactionalStage};
 use crate::consume::transactional::TransactionalEngine;
 use crate::delivery::intake::IntakeStage;
+use crate::domain::catalog::groups;
 use crate::domain::dead_letter::Stage as StageName;
 use crate::domain::error::ErrorClass;
 use crate::handlers::Registry;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
 use crate::ports::processed_events::ProcessedEvents;
-use crate::ports::source::EventSource;
+use crate::ports::source::{EventSource, SourceEnded};
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::RetryPolicy;
 use crate::review::mirror::{EndOfTheLine, MirrorStage};
@@ -80,7 +82,12 @@ pub struct GroupParts<'a> {
     pub redis: Option<Arc<RedisLink>>,
     /// Time.
     pub clock: SharedClock,
+    /// Runs sources that have no thread of their own.
+    pub io: Handle,
 }
+
+/// Opens a group's source, whenever its actor is built.
+pub type OpenSource = Box<dyn Fn() -> Result<Arc<dyn EventSource>, SourceEnded> + Send + Sync>;
 
 impl GroupParts<'_> {
     /// The groups of the stages that are enabled.
@@ -88,40 +95,50 @@ impl GroupParts<'_> {
         let topics = self.config.kafka.topics();
         let mut plans = Vec::new();
         if self.config.routing.enabled {
-            let directory = || Directory {
-                contacts: Arc::new(self.database.clone()),
-                breaker: Arc::clone(&self.breakers.database),
-            };
-            plans.push(self.routing("notification-service-orders", &topics.orders, None));
-            plans.push(self.routing("notification-service-users", &topics.users, Some(directory())));
-            plans.push(self.routing("notification-service-products", &topics.products, None));
+            plans.push(self.routing(groups::ORDERS, &topics.orders, None));
+            plans.push(self.routing(groups::USERS, &topics.users, Some(self.directory())));
+            plans.push(self.routing(groups::PRODUCTS, &topics.products, None));
+            plans.extend(self.streams());
         }
         if self.config.delivery.enabled {
-            plans.push(self.delivery("notification-service-delivery", &topics.notifications));
+            plans.push(self.delivery(groups::DELIVERY, &topics.notifications));
         }
         if !plans.is_empty() {
-            plans.push(self.dead_letters("notification-service-dead-letters", &topics.dead_letters));
+            plans.push(self.dead_letters(groups::DEAD_LETTERS, &topics.dead_letters));
         }
         plans
+    }
+
+    /// The recipients directory, for a group whose events tell about recipients.
+    pub(super) fn directory(&self) -> Directory {
+        Directory { contacts: Arc::new(self.database.clone()), breaker: Arc::clone(&self.breakers.database) }
     }
 
     fn routing(&self, logical: &str, topic: &Arc<str>, directory: Option<Directory>) -> GroupPlan {
         let id = self.config.kafka.group(logical);
         let metrics = self.metrics(topic, &id, StageName::Routing);
-        let output = Arc::clone(&self.config.kafka.topics().notifications);
-        let stage = RoutingStage::new(
+        let stage = Arc::new(self.routing_stage(&id, directory, &metrics));
+        match self.config.routing.guarantee {
+            Guarantee::AtLeastOnce => self.at_least_once(id.clone(), self.topic(id, topic), stage, metrics),
+            Guarantee::ExactlyOnce => self.transactional(id, topic, stage, metrics),
+        }
+    }
+
+    pub(super) fn routing_stage(
+        &self,
+        group: &str,
+        directory: Option<Directory>,
+        metrics: &Arc<GroupMetrics>,
+    ) -> RoutingStage {
+        RoutingStage::new(
             Arc::clone(&self.registry),
             self.publisher.clone(),
             directory,
-            self.dedup(&id),
-            output,
+            self.dedup(group),
+            Arc::clone(&self.config.kafka.topics().notifications),
             Arc::clone(&self.clock),
-            Arc::clone(&metrics),
-        );
-        match self.config.routing.guarantee {
-            Guarantee::AtLeastOnce => self.at_least_once(id, topic, Arc::new(stage), metrics),
-            Guarantee::ExactlyOnce => self.transactional(id, topic, Arc::new(stage), metrics),
-        }
+            Arc::clone(metrics),
+        )
     }
 
     /// Each group remembers its own events.
@@ -151,7 +168,7 @@ impl GroupParts<'_> {
         let channels: HashSet<_> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
         let ledger = Arc::new(self.database.clone());
         let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels);
-        self.at_least_once(id, topic, Arc::new(stage), metrics)
+        self.at_least_once(id.clone(), self.topic(id, topic), Arc::new(stage), metrics)
     }
 
     /// The dead letters' own group. It begins at the start of the topic whatever the others do: the table knows what it
@@ -160,56 +177,50 @@ impl GroupParts<'_> {
         let id = self.config.kafka.group(logical);
         let metrics = self.metrics(topic, &id, StageName::Review);
         let stage = MirrorStage::new(Arc::new(self.database.clone()), Arc::clone(&self.breakers.database));
-        let mut settings = self.source(id, topic, false);
+        let mut settings = self.source(id.clone(), topic, false);
         settings.auto_offset_reset = AutoOffsetReset::Earliest.as_str().to_owned();
         let (property, value) = LETTERS_AHEAD;
         settings.client.properties.entry(property.to_owned()).or_insert_with(|| value.to_owned());
         let limits = Limits { in_flight_bytes: LETTER_BYTES, ..self.limits() };
-        self.plan(settings, limits, Arc::new(stage), Arc::new(EndOfTheLine), metrics)
+        self.plan(id, opens(settings), limits, Arc::new(stage), Arc::new(EndOfTheLine), metrics)
     }
 
-    /// The group's counters, and the lag of every partition, exposed before the first record.
+    fn topic(&self, group: String, topic: &Arc<str>) -> OpenSource {
+        opens(self.source(group, topic, false))
+    }
+
     fn metrics(&self, topic: &str, group: &str, stage: StageName) -> Arc<GroupMetrics> {
         let plans = topic_plans(self.config);
         let partitions = plans.iter().find(|p| p.name == topic).map_or(0, |p| p.partitions);
-        for partition in 0..partitions {
-            let labels = [
-                ("topic", topic.to_owned()),
-                ("partition", partition.to_string()),
-                ("consumer_group", group.to_owned()),
-            ];
-            expose(LAG, &labels);
-            expose(HEAD_OF_LINE, &labels);
-        }
-        expose(STALLS, &[("consumer_group", group.to_owned())]);
-        Arc::new(GroupMetrics::new(topic, group, stage.as_str(), &ErrorClass::ALL.map(ErrorClass::as_str)))
+        group_metrics(topic, partitions, group, stage)
     }
 
-    fn at_least_once<S: Stage>(
+    /// A group over any source that settles its records itself.
+    pub(super) fn at_least_once<S: Stage>(
         &self,
         id: String,
-        topic: &Arc<str>,
+        open: OpenSource,
         stage: Arc<S>,
         metrics: Arc<GroupMetrics>,
     ) -> GroupPlan {
-        let settings = self.source(id, topic, false);
-        self.plan(settings, self.limits(), stage, Arc::clone(&self.dead_letters), metrics)
+        self.plan(id, open, self.limits(), stage, Arc::clone(&self.dead_letters), metrics)
     }
 
     fn plan<S: Stage>(
         &self,
-        settings: SourceSettings,
+        id: String,
+        open: OpenSource,
         limits: Limits,
         stage: Arc<S>,
         dead_letters: Arc<dyn DeadLetterSink>,
         metrics: Arc<GroupMetrics>,
     ) -> GroupPlan {
-        let (id, retry, clock) = (settings.group.clone(), self.retry(), Arc::clone(&self.clock));
+        let (retry, clock) = (self.retry(), Arc::clone(&self.clock));
         let breakers = stage.breakers().to_vec();
         let start: StartGroup = Arc::new(move |stop: CancellationToken| {
-            let source = KafkaSource::start(settings.clone())?;
+            let source = open()?;
             let engine = Engine {
-                source: Arc::clone(&source) as Arc<dyn EventSource>,
+                source: Arc::clone(&source),
                 stage: Arc::clone(&stage),
                 dead_letters: Arc::clone(&dead_letters),
                 retry,
@@ -278,4 +289,21 @@ impl GroupParts<'_> {
         let routing = &self.config.routing;
         Limits { batch: routing.batch, in_flight: routing.max_in_flight, in_flight_bytes: IN_FLIGHT_BYTES }
     }
+}
+
+/// The group's counters, and the lag of every partition, exposed before the first record.
+pub(super) fn group_metrics(topic: &str, partitions: i32, group: &str, stage: StageName) -> Arc<GroupMetrics> {
+    for partition in 0..partitions {
+        let labels =
+            [("topic", topic.to_owned()), ("partition", partition.to_string()), ("consumer_group", group.to_owned())];
+        expose(LAG, &labels);
+        expose(HEAD_OF_LINE, &labels);
+    }
+    expose(STALLS, &[("consumer_group", group.to_owned())]);
+    Arc::new(GroupMetrics::new(topic, group, stage.as_str(), &ErrorClass::ALL.map(ErrorClass::as_str)))
+}
+
+/// Opens a topic of Kafka.
+fn opens(settings: SourceSettings) -> OpenSource {
+    Box::new(move || Ok(KafkaSource::start(settings.clone())?))
 }

@@ -8,6 +8,7 @@ mod groups;
 mod kafka;
 mod service;
 mod startup;
+mod streams;
 mod wiring;
 
 pub use check::check;

@@ -269,6 +269,7 @@ impl Assembly<'_> {
             breakers: self.breakers.clone(),
             redis: self.redis()?,
             clock: Arc::clone(&self.clock),
+            io: wiring.io.clone(),
         }
         .plans();
         for duty in self.breaker_duties(&plans)? {

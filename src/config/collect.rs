@@ -15,20 +15,23 @@ use super::secret::is_secret_name;
 /// Nobody reads more than that; it also bounds the work on a file that is no configuration at all.
 const MOST_MISTAKES: usize = 100;
 
-/// A route that is fine; the defaults have none to take stand-ins from.
-const SPECIMEN_ROUTE: &str = r#"
+/// A route and a source that are fine; the defaults have none to take stand-ins from.
+const SPECIMENS: &str = r#"
 [[routing.routes]]
 topic = "order-events"
 event_type = "OrderDelivered"
 channel = "admin_alert"
 template = "order_delivered"
+[[routing.sources]]
+kind = "redis_stream"
+stream = "shop"
 "#;
 
 /// The configuration, which is fit for use only if no mistake was noted.
 pub(super) fn config(merged: Table, defaults: &Table, mistakes: &mut Vec<Mistake>) -> Option<Config> {
     let mut specimens = defaults.clone();
-    if let Ok(route) = toml::from_str::<Table>(SPECIMEN_ROUTE) {
-        merge(&mut specimens, route);
+    if let Ok(more) = toml::from_str::<Table>(SPECIMENS) {
+        merge(&mut specimens, more);
     }
     let specimens = Value::Table(specimens);
     let mut value = Value::Table(merged);

@@ -21,7 +21,7 @@ const NAMED: [(&str, [&str; 2]); 6] = [
 const PREFIX: &str = "NOTIFICATION__";
 
 /// Optional keys without a default, whose values are texts.
-const TEXTS: [&str; 4] = ["url", "templates_dir", "secret", "recipient"];
+const TEXTS: [&str; 7] = ["url", "templates_dir", "secret", "recipient", "group", "consumer", "field"];
 
 /// A variable that sets a key.
 struct Override {

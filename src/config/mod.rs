@@ -24,6 +24,7 @@ mod route;
 mod routing;
 mod secret;
 mod shutdown;
+mod source;
 mod startup;
 mod supervision;
 #[cfg(test)]
@@ -44,9 +45,11 @@ pub use route::{PointerText, RouteConfig};
 pub use routing::{Guarantee, RoutingConfig};
 pub use secret::{Secret, SecretUrl};
 pub use shutdown::ShutdownConfig;
+pub use source::{SourceConfig, SourceKind};
 pub use startup::StartupConfig;
 pub use supervision::SupervisionConfig;
 
+use crate::domain::catalog::groups;
 use mistake::rule;
 
 /// The effective configuration. Printed or serialized, its secrets are masked.
@@ -106,7 +109,19 @@ impl Config {
         let possible = self.routing.guarantee == Guarantee::AtLeastOnce || !self.kafka.is_embedded();
         let problem = "`exactly_once` needs a real Kafka: the embedded one has no transactions";
         rule(mistakes, possible, "routing.guarantee", problem);
+        self.validate_sources(mistakes);
         let busy = self.routing.enabled || self.delivery.enabled;
         rule(mistakes, busy, "delivery.enabled", "must not be false while routing.enabled is false too");
+    }
+
+    fn validate_sources(&self, mistakes: &mut Vec<Mistake>) {
+        let there = self.redis.url.is_some() || self.routing.sources.is_empty();
+        rule(mistakes, there, "redis.url", "is missing: routing.sources[0] reads from Redis");
+        // Groups have actors and metrics under their names.
+        let kafka: Vec<String> = groups::ALL.iter().map(|logical| self.kafka.group(logical)).collect();
+        for (index, source) in self.routing.sources.iter().enumerate() {
+            let problem = format!("`{}` is the name of a Kafka group", source.group());
+            rule(mistakes, !kafka.contains(&source.group()), &format!("routing.sources[{index}].group"), problem);
+        }
     }
 }

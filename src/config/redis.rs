@@ -1,4 +1,4 @@
-//! `[redis]`: an optional Redis, which health watches.
+//! `[redis]`: an optional Redis, which health watches and whose streams may be sources of events.
 
 use serde::{Deserialize, Serialize};
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::dedup::DedupConfig;
 use super::mistake::{MAX_MS, Mistake, is_faulty, rule, within};
 use super::route::RouteConfig;
+use super::source::SourceConfig;
 use crate::handlers::DeclarativeRoute;
 
 /// `[routing]`.
@@ -29,6 +30,9 @@ pub struct RoutingConfig {
     /// Declarative routes beside the built-in handlers.
     #[serde(default)]
     pub routes: Vec<RouteConfig>,
+    /// Where events come from beside Kafka.
+    #[serde(default)]
+    pub sources: Vec<SourceConfig>,
 }
 
 /// What holds between an event and its request.
@@ -83,6 +87,19 @@ impl RoutingConfig {
         }
         for (index, route) in self.routes.iter().enumerate() {
             route.validate(&format!("routing.routes[{index}]"), mistakes);
+        }
+        for (index, source) in self.sources.iter().enumerate() {
+            let (key, before) = (format!("routing.sources[{index}]"), &self.sources[..index]);
+            source.validate(&key, mistakes);
+            let twice = before.iter().any(|other| other.stream == source.stream);
+            rule(mistakes, !twice, &format!("{key}.stream"), "is the stream of another source");
+            let twice = before.iter().any(|other| other.group() == source.group());
+            rule(
+                mistakes,
+                !twice,
+                &format!("{key}.group"),
+                format!("`{}` is the group of another source", source.group()),
+            );
         }
     }
 }

@@ -54,6 +54,8 @@ fn the_optional_keys_of_the_manual_are_valid() {
     let config = good(&manual.join("\n"), &[]);
     assert_eq!(config.routing.routes.len(), 1);
     assert_eq!(config.routing.routes()[0].when.len(), 1);
+    let source = &config.routing.sources[0];
+    assert_eq!((source.group(), source.claim_idle_ms, source.max_deliveries), (source_defaults().group(), 60_000, 5));
     assert_eq!(config.kafka.properties.len(), 5);
     assert!(config.redis.url.is_some() && config.delivery.templates_dir.is_some());
     assert!(config.delivery.providers[0].secret.is_some() && config.delivery.providers[0].max_per_second.is_some());
@@ -300,4 +302,52 @@ fn a_syntax_error_has_its_line_and_column() {
     let found = mistakes("[kafka]\nbrokers = localhost:9092\n[http\naddress = \"x\"\n", &[]);
     assert!(found[0].contains("service.toml: line 2, column 11: "), "{found:#?}");
     assert!(found.len() == 2 && found[1].contains("line 3, column "), "{found:#?}");
+}
+
+const STREAM: &str = "[[routing.sources]]\nkind = \"redis_stream\"\nstream = \"shop-events\"\n";
+const REDIS: [(&str, &str); 1] = [("REDIS_URL", "redis://localhost:6379")];
+
+fn source_defaults() -> SourceConfig {
+    good(STREAM, &REDIS).routing.sources.remove(0)
+}
+
+#[test]
+fn a_stream_needs_little() {
+    let source = source_defaults();
+    assert_eq!(source.group(), "notification-service-shop-events");
+    assert_eq!((source.field.as_str(), source.claim_idle()), ("event", Duration::from_secs(60)));
+    assert_eq!((source.max_deliveries, source.trim_max_length), (5, None));
+    let named = [REDIS[0], ("NOTIFICATION__ROUTING__SOURCES__0__CONSUMER", "7")];
+    assert_eq!(good(STREAM, &named).routing.sources[0].consumer.as_deref(), Some("7"));
+}
+
+#[test]
+fn mistakes_of_sources_are_named() {
+    one_mistake(STREAM, &[], "redis.url: is missing: routing.sources[0]");
+    one_mistake(
+        &format!("{STREAM}{STREAM}group = \"g\""),
+        &REDIS,
+        "routing.sources[1].stream: is the stream of another",
+    );
+    let kafka = STREAM.replace("shop-events", "orders");
+    one_mistake(&kafka, &REDIS, "routing.sources[0].group: `notification-service-orders` is the name of a Kafka group");
+    let other = format!("{STREAM}{}group = \"notification-service-shop-events\"", STREAM.replace("shop", "x"));
+    one_mistake(&other, &REDIS, "routing.sources[1].group: `notification-service-shop-events` is the group of another");
+    let file = "[[routing.sources]]\nkind = \"redis\"\nfield = \"\"\ngroup = \"\"\nconsumer = \"\"\nclaim_idle_ms = 500\n\
+                max_deliveries = 2\ntrim_max_length = 0\n";
+    let found = mistakes(file, &REDIS);
+    let expected = [
+        "claim_idle_ms: must be between 2000 and 2592000000, not 500",
+        "consumer: must not be empty",
+        "field: must not be empty",
+        "group: must not be empty",
+        "kind: `redis` is none of redis_stream",
+        "max_deliveries: must be between 3 and 1000, not 2",
+        "stream: is missing",
+        "trim_max_length: must be at least 1, not 0",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(&format!("routing.sources[0].{expected}")), "expected {expected}\nfound    {found}");
+    }
 }

@@ -72,6 +72,7 @@ mod tests {
             key: key.map(|k| k.as_bytes().into()),
             value: None,
             headers: Headers::default(),
+            flaw: None,
         }
     }
 

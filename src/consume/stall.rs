@@ -55,6 +55,7 @@ mod tests {
             in_hand: 0,
             head: None,
             at_end: false,
+            lag: None,
         };
         SourceStatus { assigned: vec![partition], ..SourceStatus::default() }
     }

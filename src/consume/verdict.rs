@@ -31,6 +31,11 @@ pub fn verdict<S: Stage>(
     retry: &RetryPolicy,
     now: Timestamp,
 ) -> Verdict<S::Effect> {
+    if let Some(flaw) = &record.flaw {
+        // Whatever is wrong with it, not even its type is read: doing so may be what ends the process.
+        let (origin, failure) = (Origin::from(record), Failure::clone(flaw));
+        return Verdict::Dead(Box::new(DeadLetter { origin, stage: stage.name(), failure, event_type: None }));
+    }
     match guarded(|| stage.decide(record, now), now) {
         Decision::Skip => Verdict::Skip,
         Decision::Act(effect) => Verdict::Act(effect),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bytes;
+use super::dead_letter::Failure;
 
 /// The headers of a record, in their order, packed into two allocations: records are many and headers are small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct Record {
     pub key: Option<Box<[u8]>>,
     pub value: Option<Box<[u8]>>,
     pub headers: Headers,
+    /// Why its source knows already that it cannot be processed: it becomes a dead letter, and no stage looks at it.
+    pub flaw: Option<Box<Failure>>,
 }
 
 impl Record {

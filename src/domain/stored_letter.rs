@@ -197,7 +197,7 @@ mod tests {
 
     fn record(value: Option<&[u8]>, offset: i64) -> Record {
         let at = Coordinates { topic: Arc::from("dead-letter-queue"), partition: 0, offset };
-        Record { at, assignment: 1, key: None, value: value.map(Into::into), headers: Headers::default() }
+        Record { at, assignment: 1, key: None, value: value.map(Into::into), headers: Headers::default(), flaw: None }
     }
 
     fn letter(value: Option<&[u8]>, event_type: Option<&str>) -> DeadLetter {

@@ -14,6 +14,8 @@ pub enum PauseReason {
     Breaker(String),
     /// The stage cannot keep up.
     Backpressure,
+    /// The server that it reads from does not answer.
+    Away,
 }
 
 impl std::fmt::Display for PauseReason {
@@ -21,6 +23,7 @@ impl std::fmt::Display for PauseReason {
         match self {
             Self::Breaker(name) => write!(f, "breaker:{name}"),
             Self::Backpressure => f.write_str("backpressure"),
+            Self::Away => f.write_str("away"),
         }
     }
 }
@@ -62,6 +65,8 @@ pub struct PartitionStatus {
     pub head: Option<(i64, Duration)>,
     /// Every record up to the end is settled. The end may lie after the position: transactions write markers there.
     pub at_end: bool,
+    /// Records waiting, where the source itself is told; else they follow from position and end.
+    pub lag: Option<i64>,
 }
 
 /// Where a source stands.

@@ -63,6 +63,7 @@ fn record(key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: Vec<(String, Op
         key: key.map(Into::into),
         value: value.map(Into::into),
         headers: packed,
+        flaw: None,
     }
 }
 

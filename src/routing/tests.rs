@@ -16,11 +16,11 @@ use crate::adapters::memory::MemoryProcessedEvents;
 use crate::consume::dedup::{Dedup, Reliance};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::engine::{Engine, Limits};
-use crate::domain::dead_letter::DeadLetter;
+use crate::domain::dead_letter::{DeadLetter, Failure};
 use crate::domain::error::ErrorClass;
 use crate::domain::record::{Coordinates, Headers, OutboundRecord, Record};
 use crate::handlers::{HandlerError, Output, Registry};
-use crate::ports::clock::{SharedClock, SystemClock};
+use crate::ports::clock::{Clock as _, SharedClock, SystemClock};
 use crate::ports::dead_letters::{DeadLetterError, DeadLetterSink};
 use crate::ports::publisher::{Acks, EventPublisher, PublishError};
 use crate::ports::source::{EventSource, PauseReason, Settled, SourceEnded, SourceStatus};
@@ -135,6 +135,7 @@ fn event(offset: i64, key: &str, event_type: &str) -> Record {
         key: Some(key.as_bytes().into()),
         value: Some(json.into_bytes().into()),
         headers: Headers::default(),
+        flaw: None,
     }
 }
 
@@ -339,4 +340,19 @@ async fn an_event_whose_request_was_not_written_is_no_duplicate_when_it_comes_ag
     second.until_settled(1).await;
     assert_eq!(second.written(), ["notification-a"]);
     second.end().await;
+}
+
+#[tokio::test]
+async fn what_its_source_found_flawed_is_a_dead_letter_that_no_handler_has_seen() {
+    let mut flawed = event(0, "a", "Odd");
+    let now = SystemClock::default().now();
+    let failure = Failure { retries: 6, ..Failure::new(ErrorClass::Bug, "poison_entry", "again and again", now) };
+    flawed.flaw = Some(Box::new(failure));
+    let never: crate::handlers::Handler = Arc::new(|_| std::process::abort());
+    let bench = start(vec![flawed, event(1, "a", "OrderCreated")], never, 1);
+    assert_eq!(bench.until_settled(2).await, [0, 1]);
+    assert_eq!(bench.codes(), [("poison_entry".to_owned(), ErrorClass::Bug, 6)], "at once, whatever its class");
+    assert_eq!(bench.letters.refused.load(Ordering::SeqCst), 1, "and it was waited for");
+    assert_eq!(bench.written(), ["notification-a"]);
+    bench.end().await;
 }

@@ -9,6 +9,7 @@ use tracing::{debug, error, info, warn};
 
 use super::metric_definitions::{
     ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, OFFSET_RESETS, PROVIDER_REQUESTS, RETRIES, SETTLED, STALLS,
+    STREAM_INCIDENTS,
 };
 
 /// What happened, in words for people.
@@ -131,6 +132,48 @@ pub fn offset_missing(topic: &str, partition: i32, policy: &str) {
 
 fn offset_reset(topic: &str, reason: &'static str) {
     counter!(OFFSET_RESETS, "topic" => topic.to_owned(), "reason" => reason).increment(1);
+}
+
+/// What happens to a Redis stream and its consumer group beside reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamIncident {
+    /// Redis lost the group; it was made anew, from the stream's beginning.
+    GroupRecreated,
+    /// An entry was taken over from a consumer that gave no sign of life.
+    EntryClaimed,
+    /// A pending entry is no longer in the stream: trimmed or deleted before it was processed.
+    EntryGone,
+}
+
+impl StreamIncident {
+    /// All of them, for pre-registering the metric.
+    pub const ALL: [Self; 3] = [Self::GroupRecreated, Self::EntryClaimed, Self::EntryGone];
+
+    /// The name used as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GroupRecreated => "group_recreated",
+            Self::EntryClaimed => "entry_claimed",
+            Self::EntryGone => "entry_gone",
+        }
+    }
+}
+
+/// It happened so often.
+pub fn stream_incident(stream: &str, incident: StreamIncident, times: usize) {
+    if times == 0 {
+        return;
+    }
+    counter!(STREAM_INCIDENTS, "topic" => stream.to_owned(), "incident" => incident.as_str()).increment(times as u64);
+    match incident {
+        StreamIncident::GroupRecreated => {
+            error!(stream, "Redis lost the consumer group; it begins anew with what the stream has");
+        }
+        StreamIncident::EntryClaimed => info!(stream, entries = times, "entries of a silent consumer were taken over"),
+        StreamIncident::EntryGone => {
+            error!(stream, entries = times, "pending entries are no longer in the stream: their events are lost");
+        }
+    }
 }
 
 /// A dead letter is durable.

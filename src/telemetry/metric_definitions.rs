@@ -41,6 +41,8 @@ pub const STALLS: &str = "kafka_consumer_stalls_total";
 pub const HEAD_OF_LINE: &str = "kafka_head_of_line_seconds";
 /// Offsets that were missing, went back or were out of range, by topic.
 pub const OFFSET_RESETS: &str = "kafka_offset_resets_total";
+/// What happened to Redis streams and their groups, by stream and incident.
+pub const STREAM_INCIDENTS: &str = "redis_stream_incidents_total";
 
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +68,7 @@ const fn define(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// All of them.
-pub const ALL: [Definition; 19] = [
+pub const ALL: [Definition; 20] = [
     define(CONSUMED, Kind::Counter, Unit::Count, "Records taken from Kafka"),
     define(LAG, Kind::Gauge, Unit::Count, "Records waiting: end offset less the settled position"),
     define(PROCESSING_ERRORS, Kind::Counter, Unit::Count, "Records that could not be processed, by error class"),
@@ -95,5 +97,11 @@ pub const ALL: [Definition; 19] = [
         Kind::Counter,
         Unit::Count,
         "Partitions whose position was not the committed one; reason=\"missing\" is a first start",
+    ),
+    define(
+        STREAM_INCIDENTS,
+        Kind::Counter,
+        Unit::Count,
+        "Groups made anew, entries taken over from dead consumers, pending entries gone from the stream",
     ),
 ];

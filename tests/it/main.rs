@@ -20,4 +20,5 @@ mod security;
 mod shutdown;
 mod start;
 mod stop;
+mod streams;
 mod support;

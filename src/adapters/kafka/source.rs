@@ -426,6 +426,7 @@ fn copy(message: &BorrowedMessage<'_>, topic: Arc<str>, assignment: u64) -> Reco
         key: message.key().map(Into::into),
         value: message.payload().map(Into::into),
         headers: copy_headers(message),
+        flaw: None,
     }
 }
 

@@ -304,6 +304,7 @@ impl Tracker {
                 in_hand: assigned.watermark.in_hand(),
                 head: assigned.head.map(|(offset, since)| (offset, since.elapsed())),
                 at_end: assigned.at_end && assigned.watermark.is_idle(),
+                lag: None,
             })
             .collect();
         assigned.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
@@ -328,6 +329,7 @@ mod tests {
             key: None,
             value: None,
             headers: Headers::default(),
+            flaw: None,
         }
     }
 

@@ -1,7 +1,16 @@
-//! Redis: whether it answers, and the events that were processed.
+//! Redis: whether it answers, its streams as sources of events, and the events that were processed.
 
 mod link;
 mod processed_events;
+pub mod stream_commands;
+pub mod stream_entry;
+mod stream_hand;
+#[cfg(test)]
+mod stream_hand_tests;
+mod stream_keeper;
+mod stream_reader;
+mod stream_replies;
+pub mod stream_source;
 
 pub use link::RedisLink;
 pub use processed_events::RedisProcessedEvents;

@@ -16,6 +16,7 @@ pub mod producer;
 pub mod provider;
 pub mod published;
 pub mod random;
+pub mod redis_stream;
 pub mod secured_broker;
 pub mod servers;
 pub mod service;

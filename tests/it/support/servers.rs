@@ -25,7 +25,7 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// Stops a server of `scripts/services.sh`; returns once it is down.
+    /// Stops a server of `scripts/services.sh`; returns once it is down. Redis forgets everything.
     #[track_caller]
     pub fn of(server: &'static str) -> Self {
         Self::by(server, "stop", "start")
