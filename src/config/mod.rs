@@ -49,7 +49,7 @@ pub use source::{SourceConfig, SourceKind};
 pub use startup::StartupConfig;
 pub use supervision::SupervisionConfig;
 
-use crate::domain::catalog::groups;
+use crate::domain::groups;
 use mistake::rule;
 
 /// The effective configuration. Printed or serialized, its secrets are masked.

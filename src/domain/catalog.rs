@@ -21,22 +21,6 @@ pub mod topics {
         [(ORDERS, 3), (USERS, 3), (PRODUCTS, 3), (NOTIFICATIONS, 3), (DEAD_LETTERS, 1), (AUDIT, 2)];
 }
 
-/// The logical ids of the consumer groups.
-pub mod groups {
-    /// Routes orders and payments.
-    pub const ORDERS: &str = "notification-service-orders";
-    /// Routes users, and teaches the directory.
-    pub const USERS: &str = "notification-service-users";
-    /// Routes products.
-    pub const PRODUCTS: &str = "notification-service-products";
-    /// Takes requests into the ledger.
-    pub const DELIVERY: &str = "notification-service-delivery";
-    /// Takes dead letters into their table.
-    pub const DEAD_LETTERS: &str = "notification-service-dead-letters";
-    /// All of them.
-    pub const ALL: [&str; 5] = [ORDERS, USERS, PRODUCTS, DELIVERY, DEAD_LETTERS];
-}
-
 /// The topics' real names: the logical ones behind an optional prefix, so that several environments can share a cluster.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]

@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod error;
 pub mod events;
 pub mod fingerprint;
+pub mod groups;
 pub mod ids;
 pub mod notification;
 pub mod number;
