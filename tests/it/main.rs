@@ -12,6 +12,7 @@ mod dedup;
 mod delivery;
 mod end_to_end;
 mod exactly_once;
+mod faults;
 mod load;
 mod metrics;
 mod offsets;

@@ -52,14 +52,11 @@ impl Invocation {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file = |kind: &str| self.folder.join(format!("{number}.{kind}"));
         let (stdout, stderr) = (file("stdout"), file("stderr"));
-        let create = |path: &Path| File::create(path).expect("a file for its output");
         let mut command = Command::new(BINARY);
         command.args(&self.args).current_dir(&self.folder);
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(create(&stdout)).stderr(create(&stderr));
-        let child = command.spawn().unwrap_or_else(|e| panic!("{BINARY}: {e}"));
-        Process { child, stdout, stderr, started: Instant::now() }
+        Process::spawn(command, stdout, stderr)
     }
 
     /// Runs to the end, which must come in time.
@@ -119,6 +116,15 @@ impl Finished {
 }
 
 impl Process {
+    /// Starts any program, with its output in these files.
+    #[track_caller]
+    pub fn spawn(mut command: Command, stdout: PathBuf, stderr: PathBuf) -> Self {
+        let create = |path: &Path| File::create(path).expect("a file for its output");
+        command.stdin(Stdio::null()).stdout(create(&stdout)).stderr(create(&stderr));
+        let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
+        Self { child, stdout, stderr, started: Instant::now() }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -133,15 +139,21 @@ impl Process {
 
     /// Asks it to stop.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal by its name, such as `STOP`.
+    #[track_caller]
+    pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let status = Command::new("sh").args(["-c", "kill -s TERM \"$0\"", &id]).status().expect("a shell");
-        assert!(status.success(), "SIGTERM could not be sent to {id}");
+        let status = Command::new("sh").args(["-c", "kill -s \"$1\" \"$0\"", &id, signal]).status().expect("a shell");
+        assert!(status.success(), "SIG{signal} could not be sent to {id}");
     }
 
     /// SIGKILL: it has no time for anything.
-    pub fn kill(&mut self) {
+    pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("it is running");
-        self.child.wait().expect("it ended");
+        self.child.wait().expect("it ended")
     }
 
     pub fn standard_error(&self) -> String {

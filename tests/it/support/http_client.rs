@@ -23,23 +23,27 @@ impl Answer {
 }
 
 pub fn get(url: &str) -> Result<Answer, String> {
-    send(reqwest::Method::GET, url, &[])
+    send(reqwest::Method::GET, url, &[], "")
 }
 
 /// Without a body.
 pub fn post(url: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
-    send(reqwest::Method::POST, url, headers)
+    send(reqwest::Method::POST, url, headers, "")
+}
+
+pub fn post_text(url: &str, body: &str) -> Result<Answer, String> {
+    send(reqwest::Method::POST, url, &[], body)
 }
 
 /// Each request has a connection of its own, so that an outage of one says nothing about the next.
-fn send(method: reqwest::Method, url: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
+fn send(method: reqwest::Method, url: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, String> {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(10));
         builder.build().expect("a client")
     });
     let began = Instant::now();
     let asked = async {
-        let request = CLIENT.request(method, url);
+        let request = CLIENT.request(method, url).body(body.to_owned());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let response = request.send().await?;
         let status = response.status().as_u16();

@@ -85,6 +85,15 @@ impl Kafka {
 
     #[track_caller]
     fn read_as(&self, logical: &str, isolation: &str) -> Vec<Record> {
+        let mut records = Vec::new();
+        self.for_each(logical, isolation, |record| records.push(record));
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+
+    /// Reads a topic from its beginning to its present end, each partition in its order, and keeps nothing.
+    #[track_caller]
+    pub fn for_each(&self, logical: &str, isolation: &str, mut see: impl FnMut(Record)) {
         let topic = self.named(logical);
         let mut config = self.config("reader");
         config.set("isolation.level", isolation).set("enable.partition.eof", "true");
@@ -96,12 +105,14 @@ impl Kafka {
             unread.insert(partition);
         }
         consumer.assign(&assignment).expect("assigned");
-        let mut records = Vec::new();
-        let deadline = Instant::now() + secs(60);
+        let mut last = Instant::now();
         while !unread.is_empty() {
-            assert!(Instant::now() < deadline, "{topic} cannot be read to its end: {unread:?}");
+            assert!(last.elapsed() < secs(60), "{topic} cannot be read to its end: {unread:?}");
             match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => records.push(record(&message)),
+                Some(Ok(message)) => {
+                    last = Instant::now();
+                    see(record(&message));
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     unread.remove(&partition);
                 }
@@ -109,8 +120,6 @@ impl Kafka {
                 Some(Err(_)) | None => {}
             }
         }
-        records.sort_by_key(|record| (record.partition, record.offset));
-        records
     }
 
     /// Removes what stands on a topic now, as retention does.

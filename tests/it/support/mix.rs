@@ -74,6 +74,12 @@ pub fn clean(seed: u64, count: usize) -> Vec<Input> {
     inputs
 }
 
+/// Events without end, each with an id of its own, about so many keys; one in a hundred cannot be understood.
+pub fn endless(seed: u64, keys: usize) -> impl Iterator<Item = Input> {
+    let mut mix = Mix::new(seed, keys);
+    std::iter::repeat_with(move || if mix.random.one_in(100) { mix.accident() } else { mix.event().input() })
+}
+
 struct Mix {
     random: Random,
     seed: u64,

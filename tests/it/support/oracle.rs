@@ -7,7 +7,7 @@ use super::kafka::USERS;
 use super::producer::Sent;
 
 /// What a request says, in a form that compares: numbers by their text, strings by their characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Content {
     pub causation_id: String,
     pub correlation_id: String,
@@ -45,9 +45,11 @@ pub struct Oracle<'a> {
     pub skipped: usize,
 }
 
-enum Verdict {
+/// What must come of one record.
+pub enum Verdict {
     Request(Box<Content>),
     Skip,
+    /// A dead letter, whose reason names one of these fields.
     Refuse(Vec<String>),
 }
 
@@ -180,7 +182,8 @@ fn incoming_trace(sent: &Sent) -> Option<String> {
     valid.then_some(trace)
 }
 
-fn judge(value: Option<&[u8]>) -> Verdict {
+/// The verdict over the value of a record.
+pub fn judge(value: Option<&[u8]>) -> Verdict {
     let Some(envelope) = value.and_then(Object::parse) else { return Verdict::Refuse(Vec::new()) };
     let wrong = envelope_mistakes(&envelope);
     if !wrong.is_empty() {

@@ -9,6 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::util::IntoOpaque;
 
 use super::events::Input;
 use super::kafka::Kafka;
@@ -101,22 +102,25 @@ fn produce(kafka: &Kafka, inputs: Vec<Input>, per_second: Option<u32>) -> Vec<Se
 }
 
 fn send(producer: &ThreadedProducer<Places>, topic: &str, input: &Input, number: usize) {
+    wait::until("room in the producer's queue", secs(130), || match producer.send(record_of(topic, input, number)) {
+        Ok(()) => Some(()),
+        Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => None,
+        Err((error, _)) => panic!("{topic}: {error}"),
+    });
+}
+
+/// The record of an input, for a producer whose delivery reports carry the opaque.
+pub fn record_of<'a, O: IntoOpaque>(topic: &'a str, input: &'a Input, opaque: O) -> BaseRecord<'a, [u8], [u8], O> {
     let insert = |headers: OwnedHeaders, (name, value): &(String, Option<Vec<u8>>)| {
         headers.insert(Header { key: name, value: value.as_deref() })
     };
-    wait::until("room in the producer's queue", secs(130), || {
-        let mut record = BaseRecord::with_opaque_to(topic, number);
-        record = record.headers(input.headers.iter().fold(OwnedHeaders::new(), insert));
-        if let Some(key) = &input.key {
-            record = record.key(key.as_slice());
-        }
-        if let Some(value) = &input.value {
-            record = record.payload(value.as_slice());
-        }
-        match producer.send(record) {
-            Ok(()) => Some(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => None,
-            Err((error, _)) => panic!("{topic}: {error}"),
-        }
-    });
+    let mut record = BaseRecord::with_opaque_to(topic, opaque);
+    record = record.headers(input.headers.iter().fold(OwnedHeaders::new(), insert));
+    if let Some(key) = &input.key {
+        record = record.key(key.as_slice());
+    }
+    if let Some(value) = &input.value {
+        record = record.payload(value.as_slice());
+    }
+    record
 }

@@ -88,9 +88,14 @@ impl Service {
         self.process.terminate();
     }
 
+    /// Sends a signal by its name, such as `STOP`.
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
     /// SIGKILL.
-    pub fn kill(mut self) {
-        self.process.kill();
+    pub fn kill(mut self) -> ExitStatus {
+        self.process.kill()
     }
 
     /// Waits for the end of the process.
