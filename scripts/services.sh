@@ -8,6 +8,8 @@
 #   scripts/services.sh PART VERB     stop (asks it to), kill (SIGKILL), start (same data), pause, continue;
 #                                     PART is kafka, postgres, redis or prometheus; returns once it is so
 #   scripts/services.sh tools NAME…   see that commands exist, through apt where that is allowed
+#   scripts/services.sh fetch NAME…   see that `kafka` (its jars) and `toxiproxy` are in the cache, and print where, as
+#                                     `export` lines: for tests that start brokers and networks of their own
 #
 # Containers of docker-compose.kafka.yml where an engine runs, else processes of this machine;
 # SERVICES_ENGINE=compose|local decides by hand. SERVICES_DIR (default .services) keeps state and logs.
@@ -16,8 +18,9 @@
 set -euo pipefail
 
 readonly parts=(kafka postgres redis prometheus)
-readonly kafka_version=4.1.0 log4j_version=2.24.3
-readonly kafka_jars=${XDG_CACHE_HOME:-$HOME/.cache}/notification-service/kafka-$kafka_version
+readonly kafka_version=4.1.0 log4j_version=2.24.3 toxiproxy_version=2.5.0
+readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/notification-service
+readonly kafka_jars=$cache/kafka-$kafka_version toxiproxy=$cache/toxiproxy-$toxiproxy_version/server
 readonly start_deadline=90 stop_deadline=45 # seconds; a fault test must fail, not hang
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -79,6 +82,7 @@ packages_of() {
     mvn) echo maven ;;
     initdb) echo postgresql ;;
     cc) echo gcc libc6-dev ;;
+    go) echo golang-go ;;
     setpriv | flock | setsid) echo util-linux ;;
     *) echo "$1" ;;
   esac
@@ -188,6 +192,40 @@ POM
   mv -T "$scratch/jars" "$kafka_jars" 2>/dev/null || [[ -d $kafka_jars ]]
   rm -rf "$scratch"
   say "kafka: fetched ($((SECONDS - started)) s)"
+}
+
+fetch_toxiproxy() {
+  [[ ! -x $toxiproxy ]] || return 0
+  local started=$SECONDS
+  say "toxiproxy: building $toxiproxy_version with Go"
+  mkdir -p "$cache"
+  scratch=$(mktemp -d "${toxiproxy%/*}.XXXXXX")
+  GOBIN=$scratch go install "github.com/Shopify/toxiproxy/v2/cmd/server@v$toxiproxy_version" \
+    </dev/null >"$dir/log/toxiproxy.log" 2>&1 || fail toxiproxy "Go could not build it"
+  mv -T "$scratch" "${toxiproxy%/*}" 2>/dev/null || [[ -x $toxiproxy ]]
+  rm -rf "$scratch" "$dir/log/toxiproxy.log"
+  say "toxiproxy: built ($((SECONDS - started)) s)"
+}
+
+fetch() {
+  local name
+  mkdir -p "$dir/log"
+  trap 'rm -rf "${scratch:-}"' EXIT
+  for name; do
+    case $name in
+      kafka) need java mvn ;;
+      toxiproxy) [[ -x $toxiproxy ]] || need go ;;
+      *) usage ;;
+    esac || exit
+    "fetch_$name"
+  done
+  rmdir --ignore-fail-on-non-empty "$dir/log" "$dir"
+  print_fetched
+}
+
+print_fetched() {
+  [[ ! -d $kafka_jars ]] || printf 'export TEST_KAFKA_JARS=%q\n' "$kafka_jars"
+  [[ ! -x $toxiproxy ]] || printf 'export TEST_TOXIPROXY=%q\n' "$toxiproxy"
 }
 
 # ---- Processes ----
@@ -569,6 +607,7 @@ export TEST_SERVICE_PORT=$SERVICE_PORT
 export TEST_KAFKA_JARS=$(printf %q "$kafka_jars")
 export SERVICES_DIR=$(printf %q "$dir")
 ENV
+  print_fetched
 }
 
 # What was running before stays up. The command is a process group of its own: a signal to this script reaches all of it.
@@ -669,7 +708,7 @@ falls_silent() { ! answers "$1"; }
 
 case ${1:-} in
   up | down | env) (($# == 1)) || usage ;;
-  tools | run) (($# > 1)) || usage ;;
+  tools | fetch | run) (($# > 1)) || usage ;;
   kafka | postgres | redis | prometheus) [[ "$#:$2" =~ ^2:(start|stop|kill|pause|continue)$ ]] || usage ;;
   *) usage ;;
 esac
@@ -678,5 +717,6 @@ case $1 in
   env) print_env ;;
   run) run_with "${@:2}" ;;
   tools) need "${@:2}" ;;
+  fetch) fetch "${@:2}" ;;
   *) control "$1" "$2" ;;
 esac

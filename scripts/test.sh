@@ -61,6 +61,11 @@ trap 'exit 143' TERM
 
 begin "tools"
 run "$services" tools cargo cc make perl pkg-config
+if [[ $with_services ]]; then
+  # What the fault tests start themselves.
+  fetched=$("$services" fetch kafka toxiproxy)
+  eval "$fetched"
+fi
 
 begin "build"
 run cargo build --release

@@ -12,6 +12,10 @@ use crate::support::wait::secs;
 /// A clean stop hands leaderships over first.
 const STOP: std::time::Duration = secs(60);
 
+/// Up to three of them share a small machine, and start often: the thorough compiler would never earn its time back.
+const JVM: [&str; 5] =
+    ["-Xms128m", "-Xmx448m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError"];
+
 pub struct Broker {
     pub id: usize,
     /// Where tests and other brokers reach it.
@@ -48,14 +52,13 @@ impl Broker {
         fs::write(self.file("server.properties"), self.properties(voters, replicas)).expect("written");
         fs::write(self.file("log4j2.yaml"), LOGGING).expect("written");
         let args = ["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"];
-        self.java("format", &[], "kafka.tools.StorageTool", &args)
+        self.java("format", &JVM, "kafka.tools.StorageTool", &args)
     }
 
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "broker {} is stopped", self.id);
         self.starts += 1;
-        let memory = ["-Xms128m", "-Xmx448m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"];
-        self.process = Some(self.java(&format!("start-{}", self.starts), &memory, "kafka.Kafka", &[]));
+        self.process = Some(self.java(&format!("start-{}", self.starts), &JVM, "kafka.Kafka", &[]));
     }
 
     /// SIGKILL.
@@ -108,8 +111,6 @@ transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=5
 share.coordinator.state.topic.replication.factor={replicas}
 share.coordinator.state.topic.min.isr={in_sync}
-broker.session.timeout.ms=6000
-broker.heartbeat.interval.ms=500
 {BROKER_SETTINGS}",
             data.display(),
         )
@@ -117,8 +118,12 @@ broker.heartbeat.interval.ms=500
 }
 
 /// Leaders go back soon to where they belong, and transactions that timed out end soon: their defaults (5 min and 10 s)
-/// would hide the one and add to every other measured stall.
-const BROKER_SETTINGS: &str = "leader.imbalance.check.interval.seconds=5
+/// would hide the one and add to every other measured stall. A busy machine is no reason for elections.
+const BROKER_SETTINGS: &str = "broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=9000
+controller.quorum.fetch.timeout.ms=5000
+controller.quorum.election.timeout.ms=2000
+leader.imbalance.check.interval.seconds=5
 leader.imbalance.per.broker.percentage=0
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 group.initial.rebalance.delay.ms=0

@@ -57,13 +57,22 @@ impl Progress {
         *self.0.now.lock().expect("no panic") = what;
     }
 
+    /// A fault begins.
+    pub fn begins(&self, step: &Step) {
+        self.now(step.kind.as_str());
+        self.tell(&format!("{} for {:.1} s", step.kind.as_str(), step.hold.as_secs_f64()));
+    }
+
     /// A fault is over and recovered from.
-    pub fn told(&self, step: &Step, fault: &Fault, stall: Duration) {
-        let (kind, at) = (step.kind.as_str(), minutes(self.0.began.elapsed()));
-        let effect = if fault.took_effect { "" } else { ", without effect" };
-        self.erase();
-        eprintln!("{at}  {kind}{effect}, recovered in {:.1} s", stall.as_secs_f64());
+    pub fn ends(&self, step: &Step, fault: &Fault, stall: Duration) {
         self.now("undisturbed");
+        let effect = if fault.took_effect { "" } else { ", without effect" };
+        self.tell(&format!("{}{effect}: recovered in {:.1} s", step.kind.as_str(), stall.as_secs_f64()));
+    }
+
+    fn tell(&self, what: &str) {
+        self.erase();
+        eprintln!("{}  {what}", minutes(self.0.began.elapsed()));
     }
 
     pub fn stop(&self) {

@@ -32,9 +32,9 @@ pub type Records = BTreeMap<Kind, Record>;
 /// Runs it and judges it.
 #[track_caller]
 pub fn run(settings: &Settings) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let scratch = tempfile::tempdir().expect("a folder");
     let began = Instant::now();
-    let mut stage = Stage::set(folder.path(), settings);
+    let mut stage = Stage::set(settings.folder.as_deref().unwrap_or(scratch.path()), settings);
     let progress = Progress::start(settings, &stage);
     let records = faults(settings, &mut stage, &progress);
     progress.now("draining");
@@ -57,11 +57,11 @@ fn faults(settings: &Settings, stage: &mut Stage, progress: &Progress) -> Record
         if each_had_its_turn && enough {
             break;
         }
-        progress.now(step.kind.as_str());
+        progress.begins(&step);
         let fault = stage.inject(&step);
         progress.now("recovering");
         let stall = recovery(stage, &fault);
-        progress.told(&step, &fault, stall);
+        progress.ends(&step, &fault, stall);
         let record = records.entry(step.kind).or_default();
         record.injected += 1;
         record.took_effect += u32::from(fault.took_effect);

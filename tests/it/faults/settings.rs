@@ -38,23 +38,36 @@ pub struct Settings {
     pub rate: u64,
     /// Where the result is written, as JSON.
     pub report: Option<PathBuf>,
+    /// Where logs and data are left behind; else they go with the run.
+    pub folder: Option<PathBuf>,
 }
 
 impl Settings {
     /// One turn of these faults, on one broker.
     pub fn short(guarantee: Guarantee, seed: u64, kinds: &[Kind]) -> Self {
-        let kinds = kinds.to_vec();
-        Self { guarantee, brokers: 1, seed, kinds, length: Duration::ZERO, events: 0, rate: 400, report: None }
+        Self {
+            guarantee,
+            brokers: 1,
+            seed,
+            kinds: kinds.to_vec(),
+            length: Duration::ZERO,
+            events: 0,
+            rate: 400,
+            report: None,
+            folder: None,
+        }
     }
 
     pub fn on_brokers(self, brokers: usize) -> Self {
         Self { brokers, ..self }
     }
 
-    /// The same with what `scripts/faults.sh` says in the environment: `FAULTS_SEED`, and for a long run with all kinds
-    /// of faults `FAULTS_MINUTES`, `FAULTS_BROKERS`, `FAULTS_EVENTS`, `FAULTS_DEDUP=redis` and `FAULTS_REPORT`.
+    /// The same with what `scripts/faults.sh` says in the environment: `FAULTS_SEED`, `FAULTS_FOLDER`, and for a long run
+    /// with all kinds of faults `FAULTS_MINUTES`, `FAULTS_BROKERS`, `FAULTS_EVENTS`, `FAULTS_DEDUP=redis`,
+    /// `FAULTS_REPORT`.
     pub fn or_as_asked(mut self) -> Self {
         self.seed = variable("FAULTS_SEED").unwrap_or(self.seed);
+        self.folder = variable("FAULTS_FOLDER");
         let Some(minutes) = variable::<f64>("FAULTS_MINUTES") else { return self };
         self.length = Duration::from_secs_f64(minutes * 60.0);
         self.brokers = variable("FAULTS_BROKERS").unwrap_or(3);
