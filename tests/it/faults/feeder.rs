@@ -8,22 +8,25 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 
-use super::ledger::{Due, Ledger, Place, topic_number};
+use super::ledger::{Due, Ledger};
 use crate::support::events::Input;
 use crate::support::kafka::Kafka;
 use crate::support::mix;
 use crate::support::producer::record_of;
 use crate::support::wait::{self, secs};
 
+/// The header with the record's number: a dead letter keeps it.
+pub const NUMBER: &str = "number";
 /// Orders and customers are so few that each comes again and again, also around a fault.
 const KEYS: usize = 30_000;
 
 /// Shared with the producer's callbacks.
 #[derive(Default)]
 struct Account {
+    numbers: AtomicU64,
     ledger: Mutex<Ledger>,
     /// Requests that the acknowledged input makes due.
     due: AtomicU64,
@@ -53,16 +56,16 @@ pub struct Feeder {
 impl ClientContext for Reports {}
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<Due>;
+    /// The record's number, and what must come of it.
+    type DeliveryOpaque = Box<(u64, Due)>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, due: Box<Due>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, record: Box<(u64, Due)>) {
+        let (number, due) = *record;
         match result {
-            Ok(message) => {
-                let topic = topic_number(message.topic()).expect("a topic of the input");
-                let place = Place { topic, partition: message.partition(), offset: message.offset() };
-                self.0.ledger.lock().expect("no panic").enter(place, *due);
+            Ok(_) => {
+                self.0.ledger.lock().expect("no panic").enter(number, due);
                 self.0.appended.fetch_add(1, Ordering::Relaxed);
-                self.0.due.fetch_add(u64::from(matches!(*due, Due::Request { .. })), Ordering::Relaxed);
+                self.0.due.fetch_add(u64::from(matches!(due, Due::Request { .. })), Ordering::Relaxed);
             }
             Err((error, _)) => self.0.refused.lock().expect("no panic").push(error.to_string()),
         }
@@ -82,9 +85,11 @@ impl Feed {
     }
 
     /// Hands a record over, to the partition of its key or to this one.
-    fn send(&self, input: &Input, partition: Option<i32>) {
+    fn send(&self, input: Input, partition: Option<i32>) {
         let topic = self.kafka.named(input.topic);
-        let mut record = record_of(&topic, input, Box::new(Due::of(input)));
+        let number = self.account.numbers.fetch_add(1, Ordering::Relaxed);
+        let input = input.with_header(NUMBER, Some(number.to_string().as_bytes()));
+        let mut record = record_of(&topic, &input, Box::new((number, Due::of(&input))));
         record.partition = partition;
         while let Err((error, back)) = self.producer.send(record) {
             let full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
@@ -95,7 +100,7 @@ impl Feed {
     }
 
     /// Hands a record over to one partition.
-    pub fn probe(&self, input: &Input, partition: i32) {
+    pub fn probe(&self, input: Input, partition: i32) {
         self.send(input, Some(partition));
     }
 
@@ -123,7 +128,7 @@ impl Feeder {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                feeding.send(&input, None);
+                feeding.send(input, None);
             }
         });
         Self { feed, stop, thread: Some(thread) }

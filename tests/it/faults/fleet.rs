@@ -105,6 +105,18 @@ impl Fleet {
         codes
     }
 
+    /// Replaces every instance by SIGTERM and a start, one after the other.
+    #[track_caller]
+    pub fn roll(&mut self, mut before_each: impl FnMut()) {
+        for number in 0..self.members.len() {
+            before_each();
+            let slot = self.victim(number);
+            assert_eq!(self.stop(slot), Some(0), "an orderly end");
+            self.start(slot);
+            self.wait_until_shared();
+        }
+    }
+
     /// Waits until the instances have all partitions among them, none of them too few.
     #[track_caller]
     pub fn wait_until_shared(&self) {

@@ -27,18 +27,11 @@ pub enum Due {
     Nothing,
 }
 
-/// Where an input record stands: topic (by its place in [`TOPICS`]), partition, offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    pub topic: u8,
-    pub partition: i32,
-    pub offset: i64,
-}
-
 /// An expected request, and how often it was seen.
 pub struct Expected {
     pub content: u64,
-    pub place: Place,
+    /// Of its event: events of one key are numbered in their order.
+    pub number: u64,
     pub seen: u32,
 }
 
@@ -48,8 +41,8 @@ pub struct Ledger {
     pub appended: u64,
     pub skipped: u64,
     pub requests: HashMap<u128, Expected>,
-    /// Dead letters, and how often each was seen.
-    pub letters: HashMap<Place, u32>,
+    /// Dead letters by the number of their record, and how often each was seen.
+    pub letters: HashMap<u64, u32>,
 }
 
 impl Due {
@@ -63,24 +56,21 @@ impl Due {
 }
 
 impl Ledger {
-    pub fn enter(&mut self, place: Place, due: Due) {
+    /// A record is on its topic. Its place there is not asked for: the acknowledgement that comes after a lost one does
+    /// not tell it.
+    pub fn enter(&mut self, number: u64, due: Due) {
         self.appended += 1;
         match due {
             Due::Nothing => self.skipped += 1,
             Due::Letter => {
-                self.letters.insert(place, 0);
+                self.letters.insert(number, 0);
             }
             Due::Request { id, content } => {
-                let twice = self.requests.insert(id, Expected { content, place, seen: 0 });
+                let twice = self.requests.insert(id, Expected { content, number, seen: 0 });
                 assert!(twice.is_none(), "every event of the input has an id of its own");
             }
         }
     }
-}
-
-/// The place of a topic in [`TOPICS`]; the name may have the test's prefix.
-pub fn topic_number(topic: &str) -> Option<u8> {
-    TOPICS.iter().position(|known| topic.rsplit('.').next() == Some(known)).map(|number| number as u8)
 }
 
 /// Stands for a content in comparisons.

@@ -25,7 +25,7 @@ impl Probes {
         for partition in 0..PARTITIONS {
             let name = format!("{MARK}{}", NUMBER.fetch_add(1, Ordering::Relaxed));
             for (key, input) in inputs(&name) {
-                feed.probe(&input, partition);
+                feed.probe(input, partition);
                 probes.keys.push(key.into_bytes());
             }
         }

@@ -40,14 +40,10 @@ fn roll(guarantee: Guarantee, prepare: fn(Fleet) -> Fleet) {
     let feeder = Feeder::start(&kafka, 71, PER_SECOND);
     let watch = Watch::over(&kafka);
     for _ in 0..ROUNDS {
-        for number in 0..INSTANCES {
+        fleet.roll(|| {
             let before = watch.requests();
             wait::until("routing gets on", secs(60), || (watch.requests() > before + PER_SECOND).then_some(()));
-            let slot = fleet.victim(number);
-            assert_eq!(fleet.stop(slot), Some(0), "an orderly end");
-            fleet.start(slot);
-            fleet.wait_until_shared();
-        }
+        });
     }
     let ledger = feeder.finish();
     kafka.wait_until_routed(secs(120));

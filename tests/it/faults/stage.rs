@@ -35,6 +35,12 @@ pub struct Flow {
     seen: u64,
 }
 
+impl Flow {
+    pub fn has_gone_on_since(self, before: Self) -> bool {
+        self.due > before.due && self.seen > before.seen
+    }
+}
+
 impl Stage {
     /// Starts everything; returns when requests come out.
     #[track_caller]

@@ -6,10 +6,11 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use uuid::Uuid;
 
-use super::ledger::{Ledger, Place, TOPICS, fingerprint, topic_number};
+use super::feeder::NUMBER;
+use super::ledger::{Ledger, fingerprint};
 use super::settings::Guarantee;
 use crate::support::kafka::{DEAD_LETTERS, Kafka, NOTIFICATIONS, Record};
-use crate::support::published::{DeadLetter, Published};
+use crate::support::published::Published;
 
 /// Examples of each violation that are kept for the message.
 const EXAMPLES: usize = 3;
@@ -53,12 +54,6 @@ impl Violations {
     }
 }
 
-impl Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}[{}]@{}", TOPICS[usize::from(self.topic)], self.partition, self.offset)
-    }
-}
-
 impl Tally {
     /// Reads both topics to their ends.
     #[track_caller]
@@ -73,17 +68,17 @@ impl Tally {
         let mut last = HashMap::new();
         kafka.for_each(NOTIFICATIONS, "read_committed", |record| tally.request(&mut ledger, &mut last, &record));
         kafka.for_each(DEAD_LETTERS, "read_committed", |record| tally.letter(&mut ledger, &record));
-        for expected in ledger.requests.values().filter(|expected| expected.seen == 0) {
-            tally.lost.add(expected.place);
+        for (id, _) in ledger.requests.iter().filter(|(_, expected)| expected.seen == 0) {
+            tally.lost.add(Uuid::from_u128(*id));
         }
-        for (place, _) in ledger.letters.iter().filter(|(_, seen)| **seen == 0) {
-            tally.lost.add(format!("the dead letter of {place}"));
+        for (number, _) in ledger.letters.iter().filter(|(_, seen)| **seen == 0) {
+            tally.lost.add(format!("the dead letter of record {number}"));
         }
         tally
     }
 
-    /// One record of `notification-events`; `last` has the place of the last event by key.
-    fn request(&mut self, ledger: &mut Ledger, last: &mut HashMap<u64, Place>, record: &Record) {
+    /// One record of `notification-events`; `last` has the number of the last event by key.
+    fn request(&mut self, ledger: &mut Ledger, last: &mut HashMap<u64, u64>, record: &Record) {
         self.requests += 1;
         let value = record.value.as_deref().unwrap_or_default();
         let published = serde_json::from_slice::<Published>(value).ok();
@@ -94,33 +89,30 @@ impl Tally {
         let Some(expected) = ledger.requests.get_mut(&id) else { return self.random.add(&published.event_id) };
         expected.seen += 1;
         if fingerprint(&published.content()) != expected.content {
-            self.altered.add(expected.place);
+            self.altered.add(&published.event_id);
         }
         if expected.seen > 1 {
-            return self.duplicated.add(expected.place);
+            return self.duplicated.add(&published.event_id);
         }
         let mut key = DefaultHasher::new();
         record.key.hash(&mut key);
-        let before = last.insert(key.finish(), expected.place);
-        if before.is_some_and(|before| before > expected.place) {
-            self.out_of_order.add(expected.place);
+        let before = last.insert(key.finish(), expected.number);
+        if before.is_some_and(|before| before > expected.number) {
+            self.out_of_order.add(&published.event_id);
         }
     }
 
+    /// One record of `dead-letter-queue`.
     fn letter(&mut self, ledger: &mut Ledger, record: &Record) {
         self.letters += 1;
-        let value = record.value.as_deref().unwrap_or_default();
-        let letter: Option<DeadLetter> = serde_json::from_slice(value).ok();
-        let place = letter.and_then(|letter| {
-            let topic = topic_number(&letter.original_topic)?;
-            Some(Place { topic, partition: letter.original_partition?, offset: letter.original_offset? })
-        });
-        match place.and_then(|place| ledger.letters.get_mut(&place)) {
-            None => self.wrong_letters.add(String::from_utf8_lossy(value)),
+        let number = record.headers.iter().find(|(name, _)| name == NUMBER).and_then(|(_, value)| value.as_deref());
+        let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        match number.and_then(|number| ledger.letters.get_mut(&number)) {
+            None => self.wrong_letters.add(String::from_utf8_lossy(record.value.as_deref().unwrap_or_default())),
             Some(seen) => {
                 *seen += 1;
                 if *seen > 1 {
-                    self.duplicated.add(format!("the dead letter of {}", place.expect("it is known")));
+                    self.duplicated.add(format!("the dead letter of record {}", number.unwrap_or_default()));
                 }
             }
         }
