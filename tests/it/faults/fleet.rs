@@ -61,10 +61,6 @@ impl Fleet {
         create.env("NOTIFICATION__KAFKA__REPLICATION_FACTOR", &replicas.to_string()).run(secs(60)).expect_code(0);
     }
 
-    pub fn size(&self) -> usize {
-        self.members.len()
-    }
-
     /// The slot that a step of the plan hits.
     pub fn victim(&self, number: usize) -> usize {
         *self.members.keys().nth(number % self.members.len()).expect("it has members")
