@@ -47,7 +47,6 @@ fn roll(guarantee: Guarantee, prepare: fn(Fleet) -> Fleet) {
     }
     let ledger = feeder.finish();
     kafka.wait_until_routed(secs(120));
-    watch.stop();
     let tally = Tally::of(&kafka, ledger);
     assert!(tally.requests > 0, "{tally:?}");
     assert_eq!(tally.broken_promises(false), Vec::<String>::new(), "neither lost nor repeated");

@@ -93,6 +93,5 @@ fn finish(mut stage: Stage) -> Tally {
     stage.kafka.wait_until_routed(secs(300));
     let codes = stage.fleet.resize(0);
     assert!(codes.iter().all(|code| *code == Some(0)), "every instance ends with exit code 0: {codes:?}");
-    stage.watch.stop();
     Tally::of(&stage.kafka, ledger)
 }

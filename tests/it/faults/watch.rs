@@ -1,7 +1,7 @@
 //! A `read_committed` reader that follows the requests while the run goes on.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,14 +21,14 @@ struct Seen {
     requests: AtomicU64,
     /// Arrivals of probes by their key.
     probes: Mutex<HashMap<Vec<u8>, Instant>>,
-    stop: AtomicBool,
 }
 
+/// Reads on until its last copy is dropped.
 #[derive(Clone)]
 pub struct Watch(Arc<Seen>);
 
 impl Watch {
-    /// Follows the topic from its beginning, until [`Watch::stop`].
+    /// Follows the topic from its beginning.
     pub fn over(kafka: &Kafka) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &kafka.brokers).set("group.id", kafka.named("watch")).set("log_level", "0");
@@ -42,9 +42,9 @@ impl Watch {
         }
         consumer.assign(&all).expect("assigned");
         let seen = Arc::new(Seen::default());
-        let watch = Self(seen.clone());
+        let wanted = Arc::downgrade(&seen);
         thread::spawn(move || {
-            while !seen.stop.load(Ordering::Relaxed) {
+            while let Some(seen) = wanted.upgrade() {
                 // Errors pass: the client connects anew by itself.
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
                 seen.requests.fetch_add(1, Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl Watch {
                 }
             }
         });
-        watch
+        Self(seen)
     }
 
     /// Requests so far, copies included.
@@ -64,9 +64,5 @@ impl Watch {
     /// When the request of a probe arrived.
     pub fn arrival(&self, key: &[u8]) -> Option<Instant> {
         self.0.probes.lock().expect("no panic").get(key).copied()
-    }
-
-    pub fn stop(&self) {
-        self.0.stop.store(true, Ordering::Relaxed);
     }
 }
