@@ -66,6 +66,7 @@ type Batch = Result<Vec<Record>, SourceEnded>;
 
 /// See the module.
 pub struct KafkaSource {
+    group: String,
     tracker: Arc<Tracker>,
     queue: Mutex<Queue>,
     stop: Arc<AtomicBool>,
@@ -87,6 +88,7 @@ impl KafkaSource {
         let stop = Arc::new(AtomicBool::new(false));
         let (batches_in, batches) = mpsc::channel(QUEUED_BATCHES);
         let (ended_in, ended) = watch::channel(false);
+        let group = settings.group.clone();
         let poller = Poller {
             consumer: create(&settings, &tracker)?,
             tracker: Arc::clone(&tracker),
@@ -106,13 +108,13 @@ impl KafkaSource {
             })
             .map_err(|e| SourceEnded(format!("no thread for the consumer: {e}")))?;
         let queue = Mutex::new(Queue { batches, rest: VecDeque::new() });
-        Ok(Arc::new(Self { tracker, queue, stop, ended }))
+        Ok(Arc::new(Self { group, tracker, queue, stop, ended }))
     }
 
     /// Transactions that move this group's offsets, by a producer with this name. The same name is the same producer
     /// for ever: a new one fences the old one off.
     pub fn transactions(&self, client: &ClientSettings, name: &str) -> KafkaTransactions {
-        KafkaTransactions::new(client, name, Arc::clone(&self.tracker))
+        KafkaTransactions::new(client, &self.group, name, Arc::clone(&self.tracker))
     }
 }
 

@@ -4,15 +4,16 @@
 //! its partitions without knowing it; the producer's name fences off an older producer of the same name.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::client_config::ClientSettings;
 use super::publisher::{BatchAcks, Context, Native, classify, enqueue};
@@ -26,46 +27,98 @@ use crate::ports::transactions::{TransactionError, Transactions};
 const CALL: Duration = Duration::from_secs(5);
 /// It is repeated so often before the producer is given up.
 const REPEATS: u32 = 1;
+/// A call that has not returned so long after its time is not waited for any more.
+const GRACE: Duration = Duration::from_secs(1);
+/// With so many of them at once, most of them given up, something is wrong that only a new process mends.
+const MOST_CALLS: usize = 32;
+/// Calls of this process that have not returned.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// See the module.
 pub struct KafkaTransactions {
     settings: ClientSettings,
+    group: String,
     name: String,
     tracker: Arc<Tracker>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     /// A producer that failed in a transaction is given up: the next of its name aborts what it left open. That is
     /// certain, where librdkafka's way back from a failed transaction depends on how it failed.
-    producer: Mutex<Option<Producer>>,
+    producer: Option<Arc<Producer>>,
+    /// The positions of a transaction of which nobody said whether it was committed.
+    doubtful: Option<Vec<(Partition, i64)>>,
 }
 
 impl KafkaTransactions {
-    pub(super) fn new(settings: &ClientSettings, name: &str, tracker: Arc<Tracker>) -> Self {
-        Self { settings: settings.clone(), name: name.to_owned(), tracker, producer: Mutex::new(None) }
+    pub(super) fn new(settings: &ClientSettings, group: &str, name: &str, tracker: Arc<Tracker>) -> Self {
+        let (settings, group, name) = (settings.clone(), group.to_owned(), name.to_owned());
+        Self { settings, group, name, tracker, state: Mutex::default() }
     }
 
-    /// The producer, able to begin a transaction.
-    async fn ready<'a>(&self, slot: &'a mut Option<Producer>) -> Result<&'a Producer, TransactionError> {
-        if slot.is_none() {
-            let producer = Producer::new(&self.settings, &self.name)?;
-            producer.call(|native| native.init_transactions(CALL)).await?;
-            *slot = Some(producer);
+    /// The producer, able to begin a transaction; the one before has ended, this way or that.
+    async fn ready(&self, state: &mut State) -> Result<Arc<Producer>, TransactionError> {
+        if let Some(producer) = &state.producer {
+            return Ok(Arc::clone(producer));
         }
-        slot.as_ref().ok_or_else(|| TransactionError::Aborted("no producer".to_owned()))
+        let producer = Arc::new(Producer::new(&self.settings, &self.name)?);
+        producer.call(|native| native.init_transactions(CALL)).await?;
+        Ok(Arc::clone(state.producer.insert(producer)))
+    }
+
+    /// Whether these are the group's positions by now: then the transaction that was to make them so was committed.
+    async fn are_committed(&self, positions: Vec<(Partition, i64)>) -> Result<bool, TransactionError> {
+        let config = self.settings.consumer(&self.group, "error");
+        let answer = apart(move || {
+            let consumer: BaseConsumer = config.create()?;
+            let mut asked = TopicPartitionList::with_capacity(positions.len());
+            for ((topic, partition), _) in &positions {
+                asked.add_partition(topic, *partition);
+            }
+            let found = consumer.committed_offsets(asked, CALL)?;
+            let reached = |((topic, partition), position): &(Partition, i64)| {
+                let offset = found.find_partition(topic, *partition).map(|element| element.offset());
+                matches!(offset, Some(Offset::Offset(offset)) if offset >= *position)
+            };
+            Ok(positions.iter().all(reached))
+        });
+        answer.await?.map_err(|error: KafkaError| TransactionError::Aborted(error.to_string()))
     }
 }
 
 #[async_trait]
 impl Transactions for KafkaTransactions {
     async fn init(&self) -> Result<(), TransactionError> {
-        self.ready(&mut *self.producer.lock().await).await.map(drop)
+        self.ready(&mut *self.state.lock().await).await.map(drop)
     }
 
     async fn commit(&self, records: &[&OutboundRecord], settled: &[Settled]) -> Result<(), TransactionError> {
-        let mut slot = self.producer.lock().await;
-        let producer = self.ready(&mut slot).await?;
+        let mut state = self.state.lock().await;
+        let producer = self.ready(&mut state).await?;
         let (positions, member) = self.tracker.reached(settled).map_err(TransactionError::Moved)?;
         let member = member.ok_or_else(|| TransactionError::Aborted("the group has no member yet".to_owned()))?;
-        let error = match producer.write(records, positions, member).await {
-            Ok(()) => return Ok(()),
+        if let Some(doubtful) = &state.doubtful {
+            // Of partitions that are still this member's: nobody else has moved them.
+            let own = |(partition, _): &&(Partition, i64)| positions.iter().any(|(p, _)| p == partition);
+            let own: Vec<_> = doubtful.iter().filter(own).cloned().collect();
+            let committed = !own.is_empty() && self.are_committed(own).await?;
+            state.doubtful = None;
+            if committed {
+                tracing::info!(group = self.group, "a transaction in doubt turns out to be committed");
+                return Ok(());
+            }
+        }
+        let written = producer.write(records, &positions, member).await;
+        let error = match written {
+            Ok(()) => match producer.call(|native| native.commit_transaction(CALL)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    state.doubtful = Some(positions);
+                    error
+                }
+            },
             Err(error) => error,
         };
         let aborted = match error {
@@ -73,7 +126,7 @@ impl Transactions for KafkaTransactions {
             _ => false,
         };
         if !aborted {
-            *slot = None;
+            state.producer = None;
         }
         Err(error)
     }
@@ -92,29 +145,26 @@ impl Producer {
         self.0.as_ref().ok_or_else(|| TransactionError::Aborted("the producer is gone".to_owned()))
     }
 
-    /// librdkafka's transaction calls block: they run where that harms nobody.
     async fn call(
         &self,
-        call: impl Fn(&Native) -> Result<(), KafkaError> + Send + 'static,
+        call: impl Fn(&Native) -> Result<(), KafkaError> + Clone + Send + 'static,
     ) -> Result<(), TransactionError> {
-        let native = Arc::clone(self.native()?);
-        let repeated = tokio::task::spawn_blocking(move || {
-            let mut result = call(&native);
-            for _ in 0..REPEATS {
-                match &result {
-                    Err(KafkaError::Transaction(error)) if error.is_retriable() => result = call(&native),
-                    _ => break,
-                }
+        let mut repeats = 0;
+        loop {
+            let (native, call) = (Arc::clone(self.native()?), call.clone());
+            match apart(move || call(&native)).await? {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && repeats < REPEATS => repeats += 1,
+                Err(error) => return Err(failed(self.native()?, error.to_string())),
             }
-            result.map_err(|error| failed(&native, error.to_string()))
-        });
-        repeated.await.map_err(|error| TransactionError::Aborted(error.to_string()))?
+        }
     }
 
+    /// All but the commit.
     async fn write(
         &self,
         records: &[&OutboundRecord],
-        positions: Vec<(Partition, i64)>,
+        positions: &[(Partition, i64)],
         member: Arc<ConsumerGroupMetadata>,
     ) -> Result<(), TransactionError> {
         self.call(|native| native.begin_transaction()).await?;
@@ -136,6 +186,7 @@ impl Producer {
         if let Some((_, error)) = other.first() {
             return Err(failed(native, error.to_string()));
         }
+        let positions = positions.to_vec();
         self.call(move |native| {
             let mut offsets = TopicPartitionList::with_capacity(positions.len());
             for ((topic, partition), position) in &positions {
@@ -143,8 +194,7 @@ impl Producer {
             }
             native.send_offsets_to_transaction(&offsets, &member, CALL)
         })
-        .await?;
-        self.call(|native| native.commit_transaction(CALL)).await
+        .await
     }
 }
 
@@ -153,6 +203,43 @@ impl Drop for Producer {
         // Dropping a client blocks: not on the caller's thread.
         let native = self.0.take();
         thread::spawn(move || drop(native));
+    }
+}
+
+/// Runs a call of librdkafka that blocks on a thread of its own. One that never returns, as happens when the coordinator
+/// moves at the wrong moment (librdkafka #5456, #5511), costs that thread and nothing else: neither the transaction, for
+/// the next producer of the name fences this one off, nor the end of the process, which a runtime's thread would delay.
+async fn apart<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, TransactionError> {
+    let counted = Counted::new();
+    if CALLS.load(Ordering::Relaxed) > MOST_CALLS {
+        return Err(TransactionError::Ended(format!("{MOST_CALLS} calls of the client library have not returned")));
+    }
+    let (answer, answered) = oneshot::channel();
+    let spawned = thread::Builder::new().name("transaction".to_owned()).spawn(move || {
+        let _counted = counted;
+        // Nobody listens to one that was given up.
+        drop(answer.send(call()));
+    });
+    spawned.map_err(|error| TransactionError::Aborted(format!("no thread for the call: {error}")))?;
+    match tokio::time::timeout(CALL + GRACE, answered).await {
+        Ok(answer) => answer.map_err(|_| TransactionError::Aborted("the call panicked".to_owned())),
+        Err(_) => Err(TransactionError::Aborted("a call of the client library does not return".to_owned())),
+    }
+}
+
+/// One of [`CALLS`].
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        CALLS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -45,7 +45,7 @@ impl Stage {
             Kind::MoveLeaders => self.move_leaders(step),
             Kind::Latency => self.delay_answers(step),
             Kind::Narrow => self.spoil_network(step, Toxic::Bandwidth(1)),
-            Kind::Cut if step.victim % 2 == 0 => self.spoil_network(step, Toxic::LostRequests),
+            Kind::Cut if step.victim.is_multiple_of(2) => self.spoil_network(step, Toxic::LostRequests),
             Kind::Cut => self.spoil_network(step, Toxic::LostAnswers),
             Kind::Reset => self.reset_connections(step),
             Kind::FlushRedis => self.flush_redis(),
