@@ -142,12 +142,14 @@ impl Fleet {
     }
 }
 
-/// How many partitions an instance has, by its own account.
+/// How many partitions of input an instance has, by its own account.
 fn partitions_of(service: &Service) -> usize {
     let Ok(answer) = service.try_get("/api/v1/system") else { return 0 };
     if answer.status != 200 {
         return 0;
     }
     let groups = answer.json()["consumerGroups"].as_array().cloned().unwrap_or_default();
-    groups.iter().filter_map(|group| group["assignment"].as_array()).map(Vec::len).sum()
+    let of_letters = |id: &str| id.ends_with("notification-service-dead-letters");
+    let routing = groups.iter().filter(|group| !group["group"].as_str().is_some_and(of_letters));
+    routing.filter_map(|group| group["assignment"].as_array()).map(Vec::len).sum()
 }
