@@ -48,9 +48,13 @@ struct State {
     /// A producer that failed in a transaction is given up: the next of its name aborts what it left open. That is
     /// certain, where librdkafka's way back from a failed transaction depends on how it failed.
     producer: Option<Arc<Producer>>,
-    /// The positions of a transaction of which nobody said whether it was committed.
-    doubtful: Option<Vec<(Partition, i64)>>,
+    /// The steps of a transaction of which nobody said whether it was committed.
+    doubtful: Vec<Step>,
 }
+
+/// A partition, the number of its assignment, and the position that a transaction gives it. A member takes each step
+/// once, or again because it does not know: the same step is the same batch.
+type Step = (Partition, Option<u64>, i64);
 
 impl KafkaTransactions {
     pub(super) fn new(settings: &ClientSettings, group: &str, name: &str, tracker: Arc<Tracker>) -> Self {
@@ -66,6 +70,13 @@ impl KafkaTransactions {
         let producer = Arc::new(Producer::new(&self.settings, &self.name)?);
         producer.call(|native| native.init_transactions(CALL)).await?;
         Ok(Arc::clone(state.producer.insert(producer)))
+    }
+
+    fn steps(&self, positions: &[(Partition, i64)]) -> Vec<Step> {
+        let step = |(partition, position): &(Partition, i64)| {
+            (partition.clone(), self.tracker.assignment(partition), *position)
+        };
+        positions.iter().map(step).collect()
     }
 
     /// Whether these are the group's positions by now: then the transaction that was to make them so was committed.
@@ -99,23 +110,19 @@ impl Transactions for KafkaTransactions {
         let producer = self.ready(&mut state).await?;
         let (positions, member) = self.tracker.reached(settled).map_err(TransactionError::Moved)?;
         let member = member.ok_or_else(|| TransactionError::Aborted("the group has no member yet".to_owned()))?;
-        if let Some(doubtful) = &state.doubtful {
-            // Of partitions that are still this member's: nobody else has moved them.
-            let own = |(partition, _): &&(Partition, i64)| positions.iter().any(|(p, _)| p == partition);
-            let own: Vec<_> = doubtful.iter().filter(own).cloned().collect();
-            let committed = !own.is_empty() && self.are_committed(own).await?;
-            state.doubtful = None;
-            if committed {
-                tracing::info!(group = self.group, "a transaction in doubt turns out to be committed");
-                return Ok(());
-            }
+        let steps = self.steps(&positions);
+        if is_the_same(&state.doubtful, &steps) && self.are_committed(positions.clone()).await? {
+            tracing::info!(group = self.group, "a transaction in doubt turns out to be committed");
+            state.doubtful.clear();
+            return Ok(());
         }
+        state.doubtful.clear();
         let written = producer.write(records, &positions, member).await;
         let error = match written {
             Ok(()) => match producer.call(|native| native.commit_transaction(CALL)).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    state.doubtful = Some(positions);
+                    state.doubtful = steps;
                     error
                 }
             },
@@ -130,6 +137,12 @@ impl Transactions for KafkaTransactions {
         }
         Err(error)
     }
+}
+
+/// Whether these steps are those in doubt, or what is left of them. Steps of an assignment that is over tell nothing of
+/// a later one's: somebody else may have moved that partition since.
+fn is_the_same(doubtful: &[Step], steps: &[Step]) -> bool {
+    !steps.is_empty() && steps.iter().all(|step| doubtful.contains(step))
 }
 
 /// One incarnation of the producer.
@@ -260,4 +273,21 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::InvalidProducerEpoch
             | RDKafkaErrorCode::FencedInstanceId
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_doubt_says_nothing_of_another_batch() {
+        let step = |partition, assignment, position| (("t".into(), partition), Some(assignment), position);
+        let doubtful = [step(0, 1, 10), step(1, 1, 20)];
+        assert!(is_the_same(&doubtful, &doubtful));
+        assert!(is_the_same(&doubtful, &[step(1, 1, 20)]), "a partition was taken away");
+        assert!(!is_the_same(&doubtful, &[step(1, 1, 21)]), "a later batch");
+        assert!(!is_the_same(&doubtful, &[step(1, 2, 20)]), "the partition came back");
+        assert!(!is_the_same(&doubtful, &[step(1, 1, 20), step(2, 1, 5)]));
+        assert!(!is_the_same(&doubtful, &[]) && !is_the_same(&[], &[step(0, 1, 10)]));
+    }
 }
