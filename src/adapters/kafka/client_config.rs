@@ -145,6 +145,9 @@ impl ClientSettings {
         // A member hears of a rebalance with its next heartbeat, and until all have heard of it nobody can commit or
         // leave.
         config.set("heartbeat.interval.ms", "1000");
+        // A group whose topic has no leader while it starts, as after an outage, only joins with the next look at the
+        // topic; by default that is five minutes later.
+        config.set("topic.metadata.refresh.interval.ms", "5000");
         // Bounds what librdkafka fetches ahead, per client: the rest waits in the broker.
         config.set("queued.max.messages.kbytes", "16384");
         // The default of a second is longer than this queue lasts when a backlog is worked off.
