@@ -16,16 +16,13 @@ use super::messages::{GroupStatus, Rebuild};
 use super::slot::Slot;
 use super::supervisor::Lifeline;
 use super::tasks::{Task, Tasks};
-use crate::consume::stall::StallWatch;
+use crate::consume::stall::{HeadWatch, StallWatch};
 use crate::ports::clock::SharedClock;
 use crate::ports::cluster::ClusterView;
 use crate::ports::probe::Probe;
 use crate::ports::source::{PartitionStatus, SourceStatus};
 use crate::telemetry::events;
 use crate::telemetry::metric_definitions::{HEAD_OF_LINE, LAG, TOPIC_MESSAGES};
-
-/// A record that holds its partition back for longer is named in the log.
-const HELD_BACK_LONG: Duration = Duration::from_secs(15);
 
 /// A dependency as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,9 +105,9 @@ impl Actor for MonitorActor {
                 }
             }),
             Box::pin(async move {
-                let mut stalls = StallWatch::new(measuring.stall_after);
+                let mut watches = (StallWatch::new(measuring.stall_after), HeadWatch::default());
                 loop {
-                    measuring.measure(&mut stalls).await;
+                    measuring.measure(&mut watches).await;
                     tokio::time::sleep(measuring.interval).await;
                 }
             }),
@@ -141,7 +138,7 @@ impl MonitorDuty {
     }
 
     /// Measures depth and lag.
-    async fn measure(&self, stalls: &mut StallWatch) {
+    async fn measure(&self, (stalls, heads): &mut (StallWatch, HeadWatch)) {
         let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
         let mut starts: BTreeMap<(String, i32), i64> = BTreeMap::new();
         let mut topics = 0;
@@ -166,7 +163,7 @@ impl MonitorDuty {
             let lag = source.as_ref().map(|s| lag_of(group, s, &starts, &ends)).unwrap_or_default();
             if let Some(source) = &source {
                 self.forget_lag(group, source);
-                show_heads(group, source);
+                show_heads(group, source, heads);
                 // What is left for other consumers is no reason for this one to move.
                 let left = source.assigned.iter().filter(|p| !p.at_end);
                 let waiting = left.filter_map(|p| lag.get(&(p.topic.clone(), p.partition))).sum();
@@ -202,7 +199,7 @@ impl MonitorDuty {
 }
 
 /// Shows for how long each partition's oldest record in hand has held the others back.
-fn show_heads(group: &str, source: &SourceStatus) {
+fn show_heads(group: &str, source: &SourceStatus, heads: &mut HeadWatch) {
     for partition in &source.assigned {
         let age = partition.head.map_or(Duration::ZERO, |(_, age)| age);
         let number = partition.partition.to_string();
@@ -210,7 +207,7 @@ fn show_heads(group: &str, source: &SourceStatus) {
             HEAD_OF_LINE, "topic" => partition.topic.clone(), "partition" => number, "consumer_group" => group.to_owned()
         )
         .set(age.as_secs_f64());
-        if let Some((offset, age)) = partition.head.filter(|(_, age)| *age > HELD_BACK_LONG) {
+        if let Some((offset, age)) = heads.look(group, partition) {
             let (topic, partition) = (&partition.topic, partition.partition);
             tracing::warn!(
                 group,

@@ -124,6 +124,9 @@ impl KafkaConfig {
         let named = self.instance_id.as_deref().is_none_or(is_plain_name);
         rule(mistakes, named, "kafka.instance_id", "may have 1 to 200 letters, digits, `.`, `_` and `-`");
         within(mistakes, "kafka.ack_timeout_ms", self.ack_timeout_ms, 1..=MAX_MS);
+        let own = !self.properties.contains_key("transactional.id");
+        let problem = "is chosen by the service; see kafka.instance_id";
+        rule(mistakes, own, "kafka.properties.\"transactional.id\"", problem);
         for (topic, partitions) in self.partitions.all() {
             at_least(mistakes, &format!("kafka.partitions.{topic}"), partitions.into(), 1);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::ports::source::SourceStatus;
+use crate::ports::source::{PartitionStatus, SourceStatus};
 
 /// Positions by partition.
 type Positions = Vec<(String, i32, Option<i64>)>;
@@ -39,10 +39,33 @@ impl StallWatch {
     }
 }
 
+/// A record that holds its partition back is told of after this time, and again whenever the time has doubled.
+const HELD_BACK_LONG: Duration = Duration::from_secs(15);
+
+/// Which records were told of, by group, topic and partition.
+#[derive(Debug, Default)]
+pub struct HeadWatch(HashMap<(String, String, i32), (i64, Duration)>);
+
+impl HeadWatch {
+    /// Looks at a partition's oldest record in hand; its offset and age when it is to be told of.
+    pub fn look(&mut self, group: &str, partition: &PartitionStatus) -> Option<(i64, Duration)> {
+        let place = (group.to_owned(), partition.topic.clone(), partition.partition);
+        let Some((offset, age)) = partition.head.filter(|(_, age)| *age > HELD_BACK_LONG) else {
+            self.0.remove(&place);
+            return None;
+        };
+        let told = self.0.get(&place).filter(|(told, _)| *told == offset).map_or(Duration::ZERO, |(_, age)| *age);
+        (age >= told * 2).then(|| {
+            self.0.insert(place, (offset, age));
+            (offset, age)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::source::{PartitionStatus, PauseReason};
+    use crate::ports::source::PauseReason;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -72,5 +95,19 @@ mod tests {
             assert_eq!(stalled.is_some(), second > 0 && second % 60 == 0, "at {second} s");
         }
         assert_eq!(watch.look("is paused", &at(5), 10, 200 * SECOND), None, "it has just been resumed");
+    }
+
+    #[test]
+    fn a_record_that_holds_back_is_told_of_seldom() {
+        let mut watch = HeadWatch::default();
+        let mut told = |offset, seconds: u64| {
+            let head = Some((offset, SECOND * seconds as u32));
+            let partition = PartitionStatus { head, ..at(1).assigned.remove(0) };
+            watch.look("g", &partition).is_some()
+        };
+        let ages = [10, 16, 18, 31, 33, 61, 63, 70];
+        assert_eq!(ages.map(|age| told(7, age)), [false, true, false, false, true, false, false, true]);
+        assert!(told(8, 16), "another record");
+        assert!(!told(8, 1) && told(8, 16), "it moved meanwhile");
     }
 }

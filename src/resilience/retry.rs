@@ -62,6 +62,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_waits_for_its_retries_no_longer_than_one_and_a_half_times_their_sum() {
+        let policy = RetryPolicy { max_retries: 3, initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+        for _ in 0..200 {
+            let waited: Duration = (1..=policy.max_retries).map(|retry| policy.wait_before(retry)).sum();
+            assert!(waited <= Duration::from_millis((100 + 200 + 400) * 3 / 2), "{waited:?}");
+        }
+    }
+
+    #[test]
     fn waits_double_within_their_jitter_up_to_the_maximum() {
         let policy = RetryPolicy { max_retries: 9, initial: Duration::from_millis(100), max: Duration::from_secs(1) };
         for (retry, middle) in [(1, 100u64), (2, 200), (3, 400), (4, 800), (5, 1000), (40, 1000)] {

@@ -215,8 +215,10 @@ impl Stage for RoutingStage {
         let begun = self.clock.monotonic();
         self.prepare(&mut effects.iter_mut().collect::<Vec<_>>()).await;
         let (mut records, mut effect_of, mut kinds) = (Vec::with_capacity(effects.len()), Vec::new(), Vec::new());
-        let mut events = Vec::with_capacity(effects.len());
+        let (mut events, mut silent) = (Vec::with_capacity(effects.len()), 0);
         for (index, routed) in effects.into_iter().enumerate() {
+            // The directory learnt from it, but nobody is notified: for the account it is a skip.
+            silent += usize::from(routed.outputs.is_empty());
             effect_of.resize(effect_of.len() + routed.outputs.len(), index);
             records.extend(routed.outputs);
             kinds.extend(routed.counted);
@@ -224,6 +226,7 @@ impl Stage for RoutingStage {
         }
         let in_flight = if records.is_empty() { None } else { Some(self.publisher.begin(records).await) };
         let (clock, histogram, dedup) = (Arc::clone(&self.clock), self.routing_seconds.clone(), self.dedup.clone());
+        let metrics = Arc::clone(&self.metrics);
         async move {
             let refused = match in_flight {
                 Some(in_flight) => in_flight.durable().await,
@@ -232,6 +235,7 @@ impl Stage for RoutingStage {
             histogram.record_many((clock.monotonic() - begun).as_secs_f64(), kinds.len());
             let lost: HashSet<usize> = refused.iter().map(|(index, _)| *index).collect();
             count_published(kinds.iter().enumerate().filter(|(i, _)| !lost.contains(i)).map(|(_, kind)| kind));
+            (0..silent).for_each(|_| metrics.skipped());
             for (index, _) in &refused {
                 // A dead letter that is mended and sent again must not be taken for a duplicate.
                 events[effect_of[*index]] = None;
@@ -252,8 +256,6 @@ impl Stage for RoutingStage {
 impl TransactionalStage for RoutingStage {
     async fn prepare(&self, effects: &mut [&mut Routed]) {
         let recipients = effects.iter_mut().filter_map(|routed| routed.contact.take()).collect();
-        // The directory learns from it, but nobody is notified: for the account it is a skip.
-        effects.iter().filter(|routed| routed.outputs.is_empty()).for_each(|_| self.metrics.skipped());
         self.learn(recipients).await;
     }
 
@@ -265,6 +267,7 @@ impl TransactionalStage for RoutingStage {
         let kinds: Vec<&Counted> = effects.iter().flat_map(|routed| &routed.counted).collect();
         self.routing_seconds.record_many(took.as_secs_f64(), kinds.len());
         count_published(kinds.into_iter());
+        effects.iter().filter(|routed| routed.counted.is_empty()).for_each(|_| self.metrics.skipped());
         remember(self.dedup.as_ref(), effects.iter().filter_map(|routed| routed.event.as_deref())).await;
     }
 }

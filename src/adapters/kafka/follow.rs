@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::client_config::ClientSettings;
-use super::source::copy_headers;
+use super::poller::copy_headers;
 use crate::domain::record::Headers;
 
 /// A record that appeared.

@@ -4,6 +4,7 @@ mod admin;
 mod client_config;
 mod embedded;
 mod follow;
+mod poller;
 mod publisher;
 mod rebalance;
 mod refusal;
