@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -35,34 +35,35 @@ pub enum Toxic {
 
 /// One proxy for each broker.
 pub struct Proxies {
-    _process: Process,
+    folder: PathBuf,
+    process: Process,
     api: String,
-    ports: Vec<u16>,
+    /// Where each listens, and where it leads.
+    routes: Vec<(u16, u16)>,
 }
 
 impl Proxies {
     #[track_caller]
     pub fn start(folder: &Path, brokers: &[Broker]) -> Self {
-        let port = free_port();
-        let mut command = Command::new(required("TEST_TOXIPROXY"));
-        command.args(["-host", "127.0.0.1", "-port", &port.to_string()]);
-        let file = |kind: &str| folder.join(format!("toxiproxy.{kind}"));
-        let process = Process::spawn(command, file("log"), file("stderr"));
-        let ports = brokers.iter().map(|broker| broker.advertised).collect();
-        let proxies = Self { _process: process, api: format!("http://127.0.0.1:{port}"), ports };
-        let version = format!("{}/version", proxies.api);
-        wait::until("toxiproxy answers", secs(20), || http_client::get(&version).ok());
-        for broker in brokers {
-            let (from, to) = (broker.advertised, broker.proxied);
-            let proxy = json!({"name": name(from), "listen": local(from), "upstream": local(to), "enabled": true});
-            proxies.post("/proxies", &proxy);
-        }
+        let routes = brokers.iter().map(|broker| (broker.advertised, broker.proxied)).collect();
+        let (process, api) = spawn(folder);
+        let proxies = Self { folder: folder.to_owned(), process, api, routes };
+        proxies.open();
         proxies
+    }
+
+    fn open(&self) {
+        let version = format!("{}/version", self.api);
+        wait::until("toxiproxy answers", secs(20), || http_client::get(&version).ok());
+        for (from, to) in &self.routes {
+            let proxy = json!({"name": name(*from), "listen": local(*from), "upstream": local(*to), "enabled": true});
+            self.post("/proxies", &proxy);
+        }
     }
 
     /// The brokers' addresses as the service shall know them.
     pub fn addresses(&self) -> String {
-        self.ports.iter().map(|port| local(*port)).collect::<Vec<_>>().join(",")
+        self.routes.iter().map(|(port, _)| local(*port)).collect::<Vec<_>>().join(",")
     }
 
     /// Spoils every connection.
@@ -76,21 +77,27 @@ impl Proxies {
             Toxic::Reset => ("reset_peer", "downstream", json!({"timeout": 0})),
         };
         let toxic = json!({"name": kind, "type": kind, "stream": stream, "attributes": attributes});
-        for port in &self.ports {
+        for (port, _) in &self.routes {
             self.post(&format!("/proxies/{}/toxics", name(*port)), &toxic);
         }
     }
 
-    /// Takes everything back.
+    /// Takes everything back. A toxiproxy that hangs over it, as it does when connections end at the wrong moment, is
+    /// started anew, which resets the connections.
     #[track_caller]
-    pub fn heal(&self) {
-        self.post("/reset", &Value::Null);
+    pub fn heal(&mut self) {
+        if let Err(error) = http_client::post_text(&format!("{}/reset", self.api), "") {
+            eprintln!("toxiproxy is started anew: {error}");
+            self.process.kill();
+            (self.process, self.api) = spawn(&self.folder);
+            self.open();
+        }
     }
 
     /// Asks a broker something through its proxy; how long the answer took.
     pub fn round_trip(&self, victim: usize) -> io::Result<Duration> {
         let began = Instant::now();
-        let mut connection = TcpStream::connect(local(self.ports[victim % self.ports.len()]))?;
+        let mut connection = TcpStream::connect(local(self.routes[victim % self.routes.len()].0))?;
         connection.set_read_timeout(Some(secs(5)))?;
         connection.write_all(QUESTION)?;
         connection.read_exact(&mut [0; 4])?;
@@ -103,6 +110,14 @@ impl Proxies {
         let answer = answer.unwrap_or_else(|error| panic!("toxiproxy: {error}"));
         assert!(answer.status < 300, "toxiproxy {path}: {} {}", answer.status, answer.text());
     }
+}
+
+fn spawn(folder: &Path) -> (Process, String) {
+    let port = free_port();
+    let mut command = Command::new(required("TEST_TOXIPROXY"));
+    command.args(["-host", "127.0.0.1", "-port", &port.to_string()]);
+    let file = |kind: &str| folder.join(format!("toxiproxy-{port}.{kind}"));
+    (Process::spawn(command, file("log"), file("stderr")), format!("http://127.0.0.1:{port}"))
 }
 
 fn name(port: u16) -> String {
