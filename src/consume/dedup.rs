@@ -1,6 +1,5 @@
 //! Lets each event have its effect once, as far as the store of processed events reaches.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::ports::processed_events::{Candidate, Claim, ProcessedEvents, StoreErr
 use crate::resilience::breaker::CallOutcome;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::retry::Waits;
-use crate::telemetry::metric_definitions::{DEDUP_BYPASSED, DUPLICATES_SKIPPED};
+use crate::telemetry::metric_definitions::DEDUP_BYPASSED;
 
 /// Whether an effect may be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +40,13 @@ pub struct Dedup {
     store: Arc<dyn ProcessedEvents>,
     reliance: Reliance,
     lease: Duration,
-    duplicates: Counter,
     bypassed: Counter,
 }
 
 impl Dedup {
     /// Over a store. A claim holds as long as the lease.
     pub fn new(store: Arc<dyn ProcessedEvents>, reliance: Reliance, lease: Duration) -> Self {
-        let duplicates = counter!(DUPLICATES_SKIPPED, "stage" => "routing");
-        let bypassed = counter!(DEDUP_BYPASSED);
-        Self { store, reliance, lease, duplicates, bypassed }
+        Self { store, reliance, lease, bypassed: counter!(DEDUP_BYPASSED) }
     }
 
     /// The breaker of a store that nothing is processed without.
@@ -61,32 +57,24 @@ impl Dedup {
         }
     }
 
-    /// Claims events for their records, in order. A second record of an event waits for what becomes of the first.
+    /// Claims events, whose ids are distinct, for their records.
     pub async fn admit(&self, candidates: &[Candidate<'_>]) -> Vec<Admission> {
-        let mut seen = HashSet::with_capacity(candidates.len());
-        let distinct: Vec<Candidate<'_>> = candidates.iter().copied().filter(|c| seen.insert(c.id)).collect();
-        let Some(claims) = self.call(|| self.store.claim(&distinct, self.lease)).await else {
+        let Some(claims) = self.call(|| self.store.claim(candidates, self.lease)).await else {
             self.bypassed.increment(candidates.len() as u64);
             return vec![Admission::Now; candidates.len()];
         };
-        let mut claims = distinct.iter().zip(claims).peekable();
-        let mut admit = |candidate: &Candidate<'_>| {
-            let own = |(first, _): &(&Candidate<'_>, Claim)| std::ptr::eq(first.at, candidate.at);
-            match claims.next_if(own).map(|(_, claim)| claim) {
-                Some(Claim::Granted) => Admission::Now,
-                Some(Claim::Processed) => Admission::Duplicate,
-                Some(Claim::Held) | None => Admission::Later,
-            }
+        let admission = |claim| match claim {
+            Claim::Granted => Admission::Now,
+            Claim::Processed => Admission::Duplicate,
+            Claim::Held => Admission::Later,
         };
-        let admissions: Vec<Admission> = candidates.iter().map(&mut admit).collect();
-        self.duplicates.increment(admissions.iter().filter(|a| **a == Admission::Duplicate).count() as u64);
-        admissions
+        claims.into_iter().map(admission).collect()
     }
 
     /// Remembers events whose effects are durable.
     pub async fn processed(&self, ids: &[&str]) {
         if !ids.is_empty() {
-            // Without the mark an optional store lets a duplicate pass, as it would while it is away.
+            // Without the mark another record of such an event waits for the rest of the lease, and then passes.
             let _ = self.call(|| self.store.mark(ids)).await;
         }
     }
@@ -168,14 +156,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_keep_their_places_and_a_second_record_waits_for_the_first() {
-        let store = told(vec![Ok(vec![Claim::Granted, Claim::Processed, Claim::Held, Claim::Granted])]);
+    async fn a_claim_that_is_held_waits() {
+        let store = told(vec![Ok(vec![Claim::Granted, Claim::Processed, Claim::Held])]);
         let dedup = Dedup::new(store.clone(), Reliance::Local, Duration::from_secs(1));
-        let places = places(6);
-        let admissions = dedup.admit(&candidates(&["a", "b", "a", "c", "b", "d"], &places)).await;
-        use Admission::{Duplicate, Later, Now};
-        assert_eq!(admissions, [Now, Duplicate, Later, Later, Later, Now]);
-        assert_eq!(*store.asked.lock().expect("lock"), [["a", "b", "c", "d"]]);
+        let places = places(3);
+        let admissions = dedup.admit(&candidates(&["a", "b", "c"], &places)).await;
+        assert_eq!(admissions, [Admission::Now, Admission::Duplicate, Admission::Later]);
+        assert_eq!(*store.asked.lock().expect("lock"), [["a", "b", "c"]]);
     }
 
     #[tokio::test]

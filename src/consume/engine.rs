@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, join_all, select_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use super::dedup::Admission;
+use super::admission::{Fate, Passed, UnderWay};
 use super::key_order::KeyOrder;
 use super::retries::{Attempt, Retries};
 use super::stage::Stage;
@@ -60,6 +60,7 @@ pub struct Engine<S: Stage> {
 struct Finished {
     settled: Vec<Settled>,
     bytes: usize,
+    events: Vec<u64>,
 }
 
 impl<S: Stage> Engine<S> {
@@ -69,7 +70,8 @@ impl<S: Stage> Engine<S> {
     /// [`SourceEnded`] when the source has to be built anew.
     pub async fn run(self, stop: CancellationToken) -> Result<(), SourceEnded> {
         let retries = Retries::new(KeyOrder::default(), self.retry, Arc::clone(&self.metrics));
-        Loop { engine: self, retries, batches: FuturesUnordered::new(), in_flight: 0, bytes: 0 }.run(stop).await
+        let (batches, under_way) = (FuturesUnordered::new(), UnderWay::default());
+        Loop { engine: self, retries, batches, under_way, in_flight: 0, bytes: 0 }.run(stop).await
     }
 }
 
@@ -77,6 +79,7 @@ struct Loop<S: Stage> {
     engine: Engine<S>,
     retries: Retries,
     batches: FuturesUnordered<BoxFuture<'static, Finished>>,
+    under_way: UnderWay,
     in_flight: usize,
     bytes: usize,
 }
@@ -91,7 +94,7 @@ impl<S: Stage> Loop<S> {
             let room = self.engine.limits.in_flight.saturating_sub(self.in_flight + self.retries.held());
             let source = Arc::clone(&self.engine.source);
             let stage = Arc::clone(&self.engine.stage);
-            let full = self.bytes >= self.engine.limits.in_flight_bytes;
+            let full = self.bytes + self.retries.held_bytes() >= self.engine.limits.in_flight_bytes;
             let batch = if full { 0 } else { room.min(self.engine.limits.batch) };
             let take = async {
                 all_closed(&*stage).await;
@@ -103,7 +106,11 @@ impl<S: Stage> Loop<S> {
                 // What is in hand cannot be finished now; unsettled, it comes again.
                 () = stuck(&*stage), if draining => return Ok(()),
                 Some(finished) = self.batches.next() => self.settle(finished),
-                Some(attempts) = self.retries.next() => self.start(attempts, &stop).await,
+                Some(mut attempts) = self.retries.next() => {
+                    // Its new owner has them by now: what is written here would come behind what it writes.
+                    attempts.retain(|attempt| self.engine.source.is_current(&attempt.record));
+                    self.start(attempts, &stop).await;
+                }
                 taken = take, if !draining && batch > 0 => {
                     let records = taken?;
                     self.engine.metrics.consumed(records.len());
@@ -113,7 +120,8 @@ impl<S: Stage> Loop<S> {
         }
     }
 
-    fn settle(&mut self, Finished { settled, bytes }: Finished) {
+    fn settle(&mut self, Finished { settled, bytes, events }: Finished) {
+        self.under_way.end(&events);
         self.in_flight -= settled.len();
         self.bytes -= bytes;
         self.engine.source.settle(&settled);
@@ -151,11 +159,13 @@ impl<S: Stage> Loop<S> {
         }
         bytes += acting.iter().map(Record::size).sum::<usize>();
         let stage = Arc::clone(&self.engine.stage);
+        let events = effects.iter().filter_map(|effect| stage.event(effect)).map(|id| self.under_way.begin(id));
+        let events: Vec<u64> = events.collect();
         let Some(durable) = self.meanwhile(stage.begin(effects), stop).await else { return };
         self.in_flight += records;
         self.bytes += bytes;
         let finish = self.finish(durable, acting, letters, settled);
-        self.batches.push(Box::pin(async move { Finished { settled: finish.await, bytes } }));
+        self.batches.push(Box::pin(async move { Finished { settled: finish.await, bytes, events } }));
     }
 
     /// Drops the effects of events that had them before, and lets those wait that another record has in hand. `None`
@@ -168,18 +178,22 @@ impl<S: Stage> Loop<S> {
     ) -> Option<(Vec<Record>, Vec<S::Effect>)> {
         let stage = Arc::clone(&self.engine.stage);
         let candidates: Vec<_> = acting.iter().map(|(record, effect)| (record, effect)).collect();
-        let admissions = self.meanwhile(stage.admit(&candidates), stop).await?;
+        let sorted = self.under_way.sort(&*stage, &candidates);
+        let fates = self.meanwhile(sorted.ask(&*stage), stop).await?;
+        let mut passed = Passed::default();
         let mut admitted = (Vec::with_capacity(acting.len()), Vec::with_capacity(acting.len()));
-        for ((record, effect), admission) in acting.into_iter().zip(admissions) {
+        for ((record, effect), fate) in acting.into_iter().zip(fates) {
             // One that waits, waits before all later ones of its key.
-            let Some(record) = self.retries.hold(record) else { continue };
-            match admission {
-                Admission::Now => admitted.extend([(record, effect)]),
-                Admission::Duplicate => {
-                    self.engine.metrics.skipped();
+            let record = self.retries.hold(record);
+            let fate = passed.next(record.as_ref().map(|_| fate));
+            let Some(record) = record else { continue };
+            match fate {
+                Fate::Act => admitted.extend([(record, effect)]),
+                Fate::Duplicate | Fate::With(_) => {
+                    self.engine.metrics.duplicate();
                     settled.push(Settled::from(record));
                 }
-                Admission::Later => self.retries.postpone(record, !stop.is_cancelled()),
+                Fate::Wait { own } => self.retries.postpone(record, own || !stop.is_cancelled()),
             }
         }
         Some(admitted)

@@ -14,6 +14,7 @@ type Key = (Arc<str>, i32, Box<[u8]>);
 pub struct KeyOrder {
     waiting: HashMap<Key, VecDeque<Record>>,
     held: usize,
+    bytes: usize,
     whole_partitions: bool,
 }
 
@@ -37,8 +38,9 @@ impl KeyOrder {
         }
         let key = self.key_of(&record);
         let Some(queue) = key.and_then(|key| self.waiting.get_mut(&key)) else { return Some(record) };
-        queue.push_back(record);
         self.held += 1;
+        self.bytes += record.size();
+        queue.push_back(record);
         None
     }
 
@@ -46,12 +48,18 @@ impl KeyOrder {
     pub fn release(&mut self, record: &Record) -> VecDeque<Record> {
         let queue = self.key_of(record).and_then(|key| self.waiting.remove(&key)).unwrap_or_default();
         self.held -= queue.len();
+        self.bytes -= queue.iter().map(Record::size).sum::<usize>();
         queue
     }
 
     fn key_of(&self, record: &Record) -> Option<Key> {
         let key = if self.whole_partitions { Some(Box::default()) } else { record.key.clone() };
         Some((Arc::clone(&record.at.topic), record.at.partition, key?))
+    }
+
+    /// Bytes of the records that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many records wait.
@@ -94,10 +102,10 @@ mod tests {
         assert!(order.hold(record(2, None)).is_some());
         assert!(order.hold(record(3, Some("a"))).is_none());
         assert!(order.hold(record(4, Some("a"))).is_none());
-        assert_eq!(order.held(), 2);
+        assert_eq!((order.held(), order.bytes() > 0), (2, true));
         let released: Vec<i64> = order.release(&record(0, Some("a"))).iter().map(|r| r.at.offset).collect();
         assert_eq!(released, [3, 4]);
-        assert_eq!(order.held(), 0);
+        assert_eq!((order.held(), order.bytes()), (0, 0));
         assert!(order.hold(record(5, Some("a"))).is_some());
     }
 }

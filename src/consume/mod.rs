@@ -1,5 +1,6 @@
 //! Taking records from a source and settling each exactly once: what all stages have in common.
 
+pub mod admission;
 pub mod batch_write;
 pub mod dedup;
 pub mod durable_publish;

@@ -37,12 +37,13 @@ pub struct Retries {
     policy: RetryPolicy,
     metrics: Arc<GroupMetrics>,
     waiting: FuturesUnordered<BoxFuture<'static, Attempt>>,
+    bytes: usize,
 }
 
 impl Retries {
     /// Nothing waits yet. The order says what may not pass a record that does.
     pub fn new(order: KeyOrder, policy: RetryPolicy, metrics: Arc<GroupMetrics>) -> Self {
-        Self { order, policy, metrics, waiting: FuturesUnordered::new() }
+        Self { order, policy, metrics, waiting: FuturesUnordered::new(), bytes: 0 }
     }
 
     /// See [`KeyOrder::hold`].
@@ -56,6 +57,7 @@ impl Retries {
         self.metrics.retried();
         events::retry_scheduled(&record.at.topic, record.at.offset, &failure.reason, wait);
         self.order.block(&record);
+        self.bytes += record.size();
         self.waiting.push(Box::pin(async move {
             tokio::time::sleep(wait).await;
             Attempt { record, earlier: Some(failure) }
@@ -67,6 +69,7 @@ impl Retries {
     pub fn postpone(&mut self, record: Record, comes_back: bool) {
         self.order.block(&record);
         if comes_back {
+            self.bytes += record.size();
             self.waiting.push(Box::pin(async move {
                 tokio::time::sleep(POSTPONED).await;
                 Attempt::from(record)
@@ -77,6 +80,7 @@ impl Retries {
     /// The next record whose wait is over, and in order what waited behind it; `None` when none waits.
     pub async fn next(&mut self) -> Option<VecDeque<Attempt>> {
         let attempt = self.waiting.next().await?;
+        self.bytes -= attempt.record.size();
         let behind = self.order.release(&attempt.record);
         Some(std::iter::once(attempt).chain(behind.into_iter().map(Attempt::from)).collect())
     }
@@ -84,6 +88,11 @@ impl Retries {
     /// Records that wait, those behind others included.
     pub fn held(&self) -> usize {
         self.order.held() + self.waiting.len()
+    }
+
+    /// Bytes of these records.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.order.bytes()
     }
 
     /// True when none waits.

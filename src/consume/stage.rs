@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::dedup::Admission;
 use crate::domain::dead_letter::{Failure, Stage as StageName};
 use crate::domain::record::{OutboundRecord, Record};
+use crate::ports::processed_events::Candidate;
 use crate::resilience::breaker_cell::BreakerCell;
 
 /// What a record asks for.
@@ -37,8 +38,13 @@ pub trait Stage: Send + Sync + 'static {
     /// Decides about one record. Synchronous and without I/O, so that a panic leaves nothing half-done behind.
     fn decide(&self, record: &Record, now: Timestamp) -> Decision<Self::Effect>;
 
-    /// Asked in order before [`Self::begin`], which gets only what is admitted now.
-    async fn admit(&self, candidates: &[(&Record, &Self::Effect)]) -> Vec<Admission> {
+    /// The event that an effect is of, where one event shall have its effect once.
+    fn event<'a>(&self, _: &'a Self::Effect) -> Option<&'a str> {
+        None
+    }
+
+    /// Asked about events, each once and in order, before [`Self::begin`], which gets only what is admitted now.
+    async fn admit(&self, candidates: &[Candidate<'_>]) -> Vec<Admission> {
         vec![Admission::Now; candidates.len()]
     }
 

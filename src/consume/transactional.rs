@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::dedup::Admission;
+use super::admission::{Fate, Passed, UnderWay};
 use super::durable_publish::refusal;
 use super::engine::{Limits, all_closed, stuck};
 use super::key_order::KeyOrder;
@@ -58,15 +58,20 @@ pub struct TransactionalEngine<S: TransactionalStage> {
 
 enum What<E> {
     Skip,
+    /// Its event had its effect before, or has it in this very transaction.
+    Repeated,
     Act(E),
-    Dead { letter: Box<DeadLetter>, size: Size },
+    Dead {
+        letter: Box<DeadLetter>,
+        size: Size,
+    },
 }
 
 impl<E> What<E> {
     fn effect(&self) -> Option<&E> {
         match self {
             Self::Act(effect) => Some(effect),
-            Self::Skip | Self::Dead { .. } => None,
+            Self::Skip | Self::Repeated | Self::Dead { .. } => None,
         }
     }
 }
@@ -79,11 +84,12 @@ struct Item<E> {
 struct Batch<E> {
     items: Vec<Item<E>>,
     bytes: usize,
+    events: Vec<u64>,
 }
 
 impl<E> Default for Batch<E> {
     fn default() -> Self {
-        Self { items: Vec::new(), bytes: 0 }
+        Self { items: Vec::new(), bytes: 0, events: Vec::new() }
     }
 }
 
@@ -99,7 +105,16 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
             () = stop.cancelled() => return Ok(()),
         }
         let retries = Retries::new(KeyOrder::by_partition(), parts.retry, Arc::clone(&parts.metrics));
-        Loop { parts, retries, committing: None, next: Batch::default() }.run(stop).await
+        Loop {
+            parts,
+            retries,
+            committing: None,
+            committed: Vec::new(),
+            under_way: UnderWay::default(),
+            next: Batch::default(),
+        }
+        .run(stop)
+        .await
     }
 
     async fn begin(&self) -> Result<(), SourceEnded> {
@@ -129,7 +144,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
             .iter_mut()
             .filter_map(|item| match &mut item.what {
                 What::Act(effect) => Some(effect),
-                What::Skip | What::Dead { .. } => None,
+                What::Skip | What::Repeated | What::Dead { .. } => None,
             })
             .collect();
         self.stage.prepare(&mut effects).await;
@@ -178,7 +193,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
         let mut letter = letters.iter();
         for (index, item) in batch.items.iter().enumerate() {
             match &item.what {
-                What::Skip => {}
+                What::Skip | What::Repeated => {}
                 What::Act(effect) => records.extend(S::records(effect)),
                 What::Dead { .. } => records.extend(letter.next()),
             }
@@ -219,7 +234,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
                 }
                 *size = size.smaller();
             }
-            What::Skip => {}
+            What::Skip | What::Repeated => {}
             What::Act(_) => {
                 let failure = refusal(error, self.clock.now());
                 let letter = Box::new(letter(self.stage.name(), &item.record, failure));
@@ -232,6 +247,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
         for item in &batch.items {
             match &item.what {
                 What::Skip => self.metrics.skipped(),
+                What::Repeated => self.metrics.duplicate(),
                 What::Act(_) => {}
                 What::Dead { letter, .. } => {
                     self.metrics.failed(letter.failure.class.as_str());
@@ -248,6 +264,9 @@ struct Loop<S: TransactionalStage> {
     parts: Arc<TransactionalEngine<S>>,
     retries: Retries,
     committing: Option<Committing>,
+    /// The events of what is being committed.
+    committed: Vec<u64>,
+    under_way: UnderWay,
     next: Batch<S::Effect>,
 }
 
@@ -257,7 +276,8 @@ impl<S: TransactionalStage> Loop<S> {
         let (most, most_bytes) = (parts.limits.in_flight.div_ceil(2), parts.limits.in_flight_bytes.div_ceil(2));
         loop {
             if self.committing.is_none() && !self.next.items.is_empty() {
-                let (parts, batch) = (Arc::clone(&parts), take(&mut self.next));
+                let (parts, mut batch) = (Arc::clone(&parts), take(&mut self.next));
+                self.committed = take(&mut batch.events);
                 self.committing = Some(async move { parts.commit(batch).await }.boxed());
             }
             let draining = stop.is_cancelled();
@@ -265,7 +285,7 @@ impl<S: TransactionalStage> Loop<S> {
                 return Ok(());
             }
             let held = self.retries.held() + self.next.items.len();
-            let full = self.next.bytes >= most_bytes;
+            let full = self.next.bytes + self.retries.held_bytes() >= most_bytes;
             let room = if full { 0 } else { most.saturating_sub(held).min(parts.limits.batch) };
             let taking = async {
                 all_closed(&*parts.stage).await;
@@ -277,7 +297,11 @@ impl<S: TransactionalStage> Loop<S> {
                 // What is in hand cannot be finished now; its transaction is never committed, so it comes again.
                 () = stuck(&*parts.stage), if draining => return Ok(()),
                 committed = under_way(&mut self.committing) => self.settle(committed?),
-                Some(attempts) = self.retries.next() => self.decide(attempts, &stop).await?,
+                Some(mut attempts) = self.retries.next() => {
+                    // Its new owner has them by now.
+                    attempts.retain(|attempt| parts.source.is_current(&attempt.record));
+                    self.decide(attempts, &stop).await?;
+                }
                 taken = taking, if !draining && room > 0 => {
                     let records = taken?;
                     parts.metrics.consumed(records.len());
@@ -306,20 +330,25 @@ impl<S: TransactionalStage> Loop<S> {
             items.push(Item { record, what });
         }
         let candidates: Vec<_> = items.iter().filter_map(|i| Some((&i.record, i.what.effect()?))).collect();
-        let Some(admissions) = self.meanwhile(parts.stage.admit(&candidates), stop).await? else { return Ok(()) };
-        let mut admissions = admissions.into_iter();
+        let sorted = self.under_way.sort(&*parts.stage, &candidates);
+        let Some(fates) = self.meanwhile(sorted.ask(&*parts.stage), stop).await? else { return Ok(()) };
+        let (mut fates, mut passed) = (fates.into_iter(), Passed::default());
         for Item { record, what } in items {
-            let admission = if what.effect().is_some() { admissions.next() } else { None };
+            let fate = if what.effect().is_some() { fates.next() } else { None };
             // One that waits, waits before all later ones of its partition.
-            let Some(record) = self.retries.hold(record) else { continue };
-            let what = match admission {
-                None | Some(Admission::Now) => what,
-                Some(Admission::Duplicate) => What::Skip,
-                Some(Admission::Later) => {
-                    self.retries.postpone(record, !stop.is_cancelled());
+            let record = self.retries.hold(record);
+            let fate = fate.map(|fate| passed.next(record.as_ref().map(|_| fate)));
+            let Some(record) = record else { continue };
+            let what = match fate {
+                None | Some(Fate::Act) => what,
+                Some(Fate::Duplicate | Fate::With(_)) => What::Repeated,
+                Some(Fate::Wait { own }) => {
+                    self.retries.postpone(record, own || !stop.is_cancelled());
                     continue;
                 }
             };
+            let event = what.effect().and_then(|effect| parts.stage.event(effect));
+            self.next.events.extend(event.map(|id| self.under_way.begin(id)));
             self.next.bytes += record.size();
             self.next.items.push(Item { record, what });
         }
@@ -345,6 +374,7 @@ impl<S: TransactionalStage> Loop<S> {
 
     fn settle(&mut self, settled: Vec<Settled>) {
         self.committing = None;
+        self.under_way.end(&take(&mut self.committed));
         self.parts.source.settle(&settled);
     }
 }

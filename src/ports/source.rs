@@ -96,6 +96,11 @@ pub trait EventSource: Send + Sync {
     /// [`SourceEnded`] when the source can deliver no more.
     async fn next_batch(&self, max: usize) -> Result<Vec<Record>, SourceEnded>;
 
+    /// False for a record whose partition was taken away since: whoever has it now gets the record again.
+    fn is_current(&self, _: &Record) -> bool {
+        true
+    }
+
     /// Reports records whose effects are durable. Only a contiguous run of settled records moves the committed offset.
     fn settle(&self, records: &[Settled]);
 

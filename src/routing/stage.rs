@@ -202,13 +202,15 @@ impl Stage for RoutingStage {
         self.route(record, now)
     }
 
-    async fn admit(&self, candidates: &[(&Record, &Routed)]) -> Vec<Admission> {
-        let Some(dedup) = &self.dedup else { return vec![Admission::Now; candidates.len()] };
-        let candidates: Vec<Candidate<'_>> = candidates
-            .iter()
-            .filter_map(|(record, routed)| Some(Candidate { id: routed.event.as_deref()?, at: &record.at }))
-            .collect();
-        dedup.admit(&candidates).await
+    fn event<'a>(&self, routed: &'a Routed) -> Option<&'a str> {
+        routed.event.as_deref()
+    }
+
+    async fn admit(&self, candidates: &[Candidate<'_>]) -> Vec<Admission> {
+        match &self.dedup {
+            Some(dedup) => dedup.admit(candidates).await,
+            None => vec![Admission::Now; candidates.len()],
+        }
     }
 
     async fn begin(&self, mut effects: Vec<Routed>) -> Durable {

@@ -2,7 +2,7 @@
 
 use metrics::{Counter, counter};
 
-use super::metric_definitions::{CONSUMED, PROCESSING_ERRORS, RETRIES, SKIPPED};
+use super::metric_definitions::{CONSUMED, DUPLICATES_SKIPPED, PROCESSING_ERRORS, RETRIES, SKIPPED};
 use super::metrics_server::expose;
 
 /// The counters of one consumer group.
@@ -12,6 +12,7 @@ pub struct GroupMetrics {
     consumed: Counter,
     skipped: Counter,
     retries: Counter,
+    duplicates: Counter,
 }
 
 impl GroupMetrics {
@@ -28,10 +29,12 @@ impl GroupMetrics {
             consumed: counter!(CONSUMED, &labels),
             skipped: counter!(SKIPPED, &labels),
             retries: counter!(RETRIES, "stage" => stage),
+            duplicates: counter!(DUPLICATES_SKIPPED, "stage" => stage),
         };
         metrics.consumed.increment(0);
         metrics.skipped.increment(0);
         metrics.retries.increment(0);
+        metrics.duplicates.increment(0);
         metrics
     }
 
@@ -43,6 +46,12 @@ impl GroupMetrics {
     /// A record was skipped.
     pub fn skipped(&self) {
         self.skipped.increment(1);
+    }
+
+    /// A record was skipped, for its event was processed before.
+    pub fn duplicate(&self) {
+        self.duplicates.increment(1);
+        self.skipped();
     }
 
     /// A record will be tried again.

@@ -3,15 +3,11 @@
 use std::fs;
 use std::time::Instant;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
-
 use crate::support::events::order_created;
-use crate::support::kafka::{DEAD_LETTERS, Kafka, NOTIFICATIONS, ORDERS};
-use crate::support::runtime;
+use crate::support::kafka::{DEAD_LETTERS, NOTIFICATIONS, ORDERS};
 use crate::support::service::Service;
 use crate::support::setup::Setup;
+use crate::support::stall::Stall;
 use crate::support::wait::{self, secs};
 
 /// Bytes; the contract's bound.
@@ -84,31 +80,4 @@ fn resident(service: &Service) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
     kilobytes * 1024
-}
-
-/// A topic that takes no records: it has fewer replicas than it wants in sync.
-struct Stall {
-    admin: AdminClient<DefaultClientContext>,
-    topic: String,
-}
-
-impl Stall {
-    fn of(kafka: &Kafka) -> Self {
-        let admin = ClientConfig::new().set("bootstrap.servers", &kafka.brokers).create().expect("a client");
-        let stall = Self { admin, topic: kafka.named(NOTIFICATIONS) };
-        stall.want_in_sync("2");
-        stall
-    }
-
-    fn end(self) {
-        self.want_in_sync("1");
-    }
-
-    #[track_caller]
-    fn want_in_sync(&self, replicas: &str) {
-        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set("min.insync.replicas", replicas);
-        let options = AdminOptions::new().operation_timeout(Some(secs(20)));
-        let changed = runtime().block_on(self.admin.alter_configs(&[change], &options)).expect("Kafka answers");
-        assert!(changed.iter().all(Result::is_ok), "{changed:?}");
-    }
 }

@@ -9,6 +9,7 @@ use crate::support::oracle::Oracle;
 use crate::support::published::Story;
 use crate::support::servers::{Outage, required};
 use crate::support::setup::Setup;
+use crate::support::stall::Stall;
 use crate::support::verify::{self, Copies};
 use crate::support::wait::{self, secs};
 
@@ -79,11 +80,11 @@ fn a_crash_between_claim_and_effect_loses_nothing() {
     for kills in 1..=3 {
         routed(&setup.kafka, kills * 800);
         // Then what is claimed cannot have its effect.
-        let outage = Outage::of("kafka");
-        wait::until("something is claimed", secs(20), || (setup.database.claimed_events() > 0).then_some(()));
+        let stall = Stall::of(&setup.kafka);
+        wait::until("something stays claimed", secs(20), || (setup.database.claimed_events() > 100).then_some(()));
         service.kill();
         claimed += setup.database.claimed_events();
-        outage.end();
+        stall.end();
         service = setup.start();
     }
     let sent = load.finish();

@@ -81,8 +81,7 @@ impl TopicReport {
     }
 }
 
-/// The first wait for an answer; each one after it is twice as long. Refusals are noticed soon, and a slow broker gets
-/// its time.
+/// The first wait for an answer, after which a refusal is noticed.
 const FIRST_ROUND: Duration = Duration::from_millis(250);
 
 /// What librdkafka said since the last answer.
@@ -266,7 +265,8 @@ impl KafkaAdmin {
                 }
                 // Some failures come at once.
                 thread::sleep(wait.min(left).saturating_sub(began.elapsed()));
-                wait *= 2;
+                // A slow broker gets all the time that is left.
+                wait = end.saturating_duration_since(Instant::now());
             }
         });
         match asking.await {

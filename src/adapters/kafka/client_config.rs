@@ -158,6 +158,8 @@ impl ClientSettings {
         config.set("group.protocol", "classic");
         // The end of a partition is told: what lies between the last record and the end may be no records at all.
         config.set("enable.partition.eof", "true");
+        // Offsets of a transaction under way count as unstable, and are waited for: exactly-once rests on it.
+        config.set("isolation.level", "read_committed");
         config.set("enable.auto.commit", "true");
         config.set("enable.auto.offset.store", "false");
         config.set("allow.auto.create.topics", "false");

@@ -105,6 +105,11 @@ impl EventSource for KafkaSource {
         }
     }
 
+    fn is_current(&self, record: &Record) -> bool {
+        let partition = (Arc::clone(&record.at.topic), record.at.partition);
+        self.tracker.assignment(&partition) == Some(record.assignment)
+    }
+
     fn settle(&self, records: &[Settled]) {
         self.tracker.settle(records);
     }

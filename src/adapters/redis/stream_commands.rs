@@ -9,6 +9,13 @@ use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, Value, cmd};
 use super::stream_entry::{Entry, EntryId};
 use super::stream_replies::{self as replies, Group, Pending, TakenOver, Unreadable};
 
+/// One step for Redis: nothing is delivered between the look and the removal.
+const LEAVE: &str = "
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
+  return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+end
+return 0";
+
 /// An answer takes no longer than this, or the connection is given up; a wait that the command asks for comes on top.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -132,10 +139,11 @@ impl StreamCommands {
         self.ask(&command).await.map(drop)
     }
 
-    /// Removes this consumer from the group, and with it what it has pending: only for one that has nothing.
+    /// Removes this consumer from the group if it has nothing pending, which would go with it: an answer that was given
+    /// up may still have been delivered to it.
     pub async fn leave(&mut self) -> Answer<()> {
-        let mut command = self.on("XGROUP", Some("DELCONSUMER"));
-        command.arg(&self.names.consumer);
+        let mut command = cmd("EVAL");
+        command.arg(LEAVE).arg(1).arg(&*self.names.stream).arg(&self.names.group).arg(&self.names.consumer);
         self.ask(&command).await.map(drop)
     }
 

@@ -57,7 +57,8 @@ impl Keeper {
             let hand = Arc::clone(&self.hand);
             let done = tokio::select! {
                 () = stop.cancelled() => break,
-                () = hand.settled.notified() => self.acknowledge().await,
+                // A page at a time: signs of life must not starve.
+                () = hand.settled.notified() => self.acknowledge().await.map(|more| if more { hand.settled.notify_one() }),
                 _ = signs.tick() => self.give_signs().await,
                 _ = measures.tick() => self.measure().await,
             };
@@ -81,16 +82,21 @@ impl Keeper {
         }
     }
 
-    async fn acknowledge(&mut self) -> Result<(), StreamError> {
-        loop {
-            let ids = self.hand.unacknowledged(TOGETHER);
-            if ids.is_empty() {
-                return Ok(());
-            }
-            // Also when another consumer took one over meanwhile: its effect is durable, whoever has it now.
-            self.commands.acknowledge(&ids).await?;
-            self.hand.acknowledged(&ids);
+    /// Acknowledges a page of what is settled; true when there may be more.
+    async fn acknowledge(&mut self) -> Result<bool, StreamError> {
+        let ids = self.hand.unacknowledged(TOGETHER);
+        if ids.is_empty() {
+            return Ok(false);
         }
+        // Also when another consumer took one over meanwhile: its effect is durable, whoever has it now.
+        self.commands.acknowledge(&ids).await?;
+        self.hand.acknowledged(&ids);
+        Ok(true)
+    }
+
+    async fn acknowledge_all(&mut self) -> Result<(), StreamError> {
+        while self.acknowledge().await? {}
+        Ok(())
     }
 
     /// Only for what is still this consumer's: an entry that another one took over is not taken back.
@@ -154,7 +160,7 @@ impl Keeper {
 
     async fn end(&mut self, end: End) -> Result<(), StreamError> {
         let began = Instant::now();
-        while let Err(error) = self.acknowledge().await {
+        while let Err(error) = self.acknowledge_all().await {
             if matches!(error, StreamError::NoGroup) || began.elapsed() > LAST_WORDS {
                 return Err(error);
             }

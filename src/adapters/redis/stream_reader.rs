@@ -55,6 +55,8 @@ struct Memory {
     had_group: bool,
     /// The group was not there any more.
     lost_group: bool,
+    /// What others left was looked for.
+    looked: bool,
     complained: Option<(String, Instant)>,
 }
 
@@ -93,6 +95,11 @@ impl Reader {
         // After an outage nobody's signs of life were heard: owners get the time to give one.
         let mut look_at = Instant::now() + self.claim_idle / 2;
         let (mut cursor, mut count) = (EntryId::default(), MOST_ENTRIES / 16);
+        // What an orderly end left to anybody stands before all that is new.
+        while !memory.looked && self.has_room().await {
+            cursor = self.take_over(cursor).await?;
+            memory.looked = cursor == EntryId::default();
+        }
         while self.has_room().await {
             if Instant::now() >= look_at {
                 cursor = self.take_over(cursor).await?;

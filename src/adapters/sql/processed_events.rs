@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, query};
-use tokio::sync::Mutex;
 
 use super::database::{Database, bounded, sql};
 use super::insert::text;
@@ -135,26 +135,40 @@ impl SqlProcessedEvents {
         .await
     }
 
-    /// Removes some of what is too old, abandoned claims included.
-    async fn purge(&self) -> Result<(), LedgerError> {
-        let now = self.clock.monotonic();
-        let mut purged = self.purged.lock().await;
-        if purged.is_some_and(|last| now.saturating_sub(last) < PURGE_EVERY) {
-            return Ok(());
+    /// Removes some of what is too old, abandoned claims included. What fails is tried again with a later mark.
+    async fn purge(&self) {
+        if !self.is_time_to_purge() {
+            return;
         }
-        *purged = Some(now);
+        if let Err(error) = self.remove_old().await {
+            tracing::warn!(%error, "old processed events stay for now");
+        }
+    }
+
+    fn is_time_to_purge(&self) -> bool {
+        let now = self.clock.monotonic();
+        let mut purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = purged.is_none_or(|last| now.saturating_sub(last) >= PURGE_EVERY);
+        if due {
+            *purged = Some(now);
+        }
+        due
+    }
+
+    async fn remove_old(&self) -> Result<(), LedgerError> {
         let statement = "DELETE FROM processed_events WHERE consumer_group = $1 AND event IN (
                  SELECT event FROM processed_events WHERE consumer_group = $1 AND touched_at < $2 LIMIT $3)";
-        bounded(async {
-            query(statement)
+        let before = millis(self.clock.now()) - self.remember.as_millis() as i64;
+        let delete = || async {
+            let deleted = query(statement)
                 .bind(self.group.clone())
-                .bind(millis(self.clock.now()) - self.remember.as_millis() as i64)
+                .bind(before)
                 .bind(PURGED_AT_ONCE)
-                .execute(&self.database.write)
-                .await?;
-            Ok(())
-        })
-        .await
+                .execute(&self.database.write);
+            Ok(deleted.await?.rows_affected())
+        };
+        while bounded(delete()).await? == PURGED_AT_ONCE as u64 {}
+        Ok(())
     }
 }
 
@@ -172,7 +186,8 @@ impl ProcessedEvents for SqlProcessedEvents {
         for chunk in ids.chunks(CHUNK) {
             self.mark_chunk(chunk).await.map_err(unknown)?;
         }
-        self.purge().await.map_err(unknown)
+        self.purge().await;
+        Ok(())
     }
 }
 
