@@ -21,7 +21,6 @@ pub mod secured_broker;
 pub mod servers;
 pub mod service;
 pub mod setup;
-pub mod stall;
 pub mod verify;
 pub mod wait;
 
