@@ -81,7 +81,10 @@ impl TopicReport {
     }
 }
 
-/// The first wait for an answer, after which a refusal is noticed.
+/// The first wait for an answer. Refusals are noticed between two rounds, and a slow broker gets its time in those after
+/// it.
+const NEXT_ROUND: Duration = Duration::from_secs(2);
+/// See [`NEXT_ROUND`].
 const FIRST_ROUND: Duration = Duration::from_millis(250);
 
 /// What librdkafka said since the last answer.
@@ -265,8 +268,7 @@ impl KafkaAdmin {
                 }
                 // Some failures come at once.
                 thread::sleep(wait.min(left).saturating_sub(began.elapsed()));
-                // A slow broker gets all the time that is left.
-                wait = end.saturating_duration_since(Instant::now());
+                wait = NEXT_ROUND;
             }
         });
         match asking.await {
