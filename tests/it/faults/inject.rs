@@ -9,7 +9,7 @@ use super::plan::{Kind, Step};
 use super::probe::Probes;
 use super::proxy::Toxic;
 use super::stage::{INSTANCES, Stage};
-use crate::support::wait::secs;
+use crate::support::wait::{self, secs};
 
 /// A Java process that was asked to stop says so by its exit code: 128 and the signal's number.
 const ASKED_TO_STOP: i32 = 128 + 15;
@@ -111,15 +111,19 @@ impl Stage {
     }
 
     fn move_leaders(&mut self, step: &Step) -> Fault {
-        let before = self.cluster.leaders().expect("Kafka answers");
         let broker = self.cluster.victim(step.victim);
         let id = broker.id;
-        broker.stop();
+        // After an earlier fault it gets its leaderships back only with the next election.
+        let before = wait::until("the broker leads something", secs(60), || {
+            let leaders = self.cluster.leaders();
+            leaders.into_iter().find(|leaders| leaders.values().any(|leader| *leader as usize == id))
+        });
+        self.cluster.victim(step.victim).stop();
         let moved = self.cluster.loses_leaderships(id, secs(30));
         self.cluster.victim(step.victim).start();
         self.cluster.wait_until_back(step.victim);
         let moved_back = self.cluster.has_leaders(&before, secs(60));
-        Fault::over(moved && moved_back && before.values().any(|leader| *leader as usize == id))
+        Fault::over(moved && moved_back)
     }
 
     fn delay_answers(&mut self, step: &Step) -> Fault {
