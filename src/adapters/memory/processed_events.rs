@@ -1,7 +1,7 @@
 //! The last events that this process has processed, bounded in number.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,24 @@ use crate::ports::processed_events::{Candidate, Claim, ProcessedEvents, StoreErr
 /// Two hashes with keys of this process: 128 bits, so that two ids never meet by chance, and nobody can make them.
 type Digest = u128;
 
+/// A digest is as good as any hash of it.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write_u128(&mut self, digest: u128) {
+        self.0 = digest as u64;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only digests are keys");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// See the module. Beyond its capacity the oldest are forgotten.
 pub struct MemoryProcessedEvents {
     capacity: usize,
@@ -23,7 +41,7 @@ pub struct MemoryProcessedEvents {
 
 #[derive(Default)]
 struct Known {
-    events: HashMap<Digest, Event>,
+    events: HashMap<Digest, Event, BuildHasherDefault<AsItIs>>,
     /// As they came: the oldest first.
     order: VecDeque<Digest>,
 }
