@@ -50,10 +50,7 @@ pub fn copy(cluster: &Cluster, topics: &Topics<'_>, events: u64) -> Result<Bare>
 pub fn copy_in_transactions(cluster: &Cluster, topics: &Topics<'_>, load: Load) -> Result<Bare> {
     let (from, to) = (topics.orders(), topics.copy());
     let cpu_before = cpu_seconds("self")?;
-    let consumer: BaseConsumer = {
-        let mut config = cluster.settings.admin();
-        config.set("group.id", &to).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false").create()?
-    };
+    let consumer: BaseConsumer = cluster.consumer_config(&to).set("enable.auto.commit", "false").create()?;
     let mut sender = Sender::transactional(&cluster.settings, &to)?;
     sender.producer.init_transactions(ANSWER)?;
     consumer.subscribe(&[&from])?;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use notification_service::adapters::kafka::ClientSettings;
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -38,10 +39,16 @@ impl Cluster {
         self.runtime.block_on(work)
     }
 
-    pub fn consumer(&self, group: &str) -> Result<BaseConsumer> {
+    /// With librdkafka's defaults, but for one: a consumer that has fetched ahead enough would rest for a second, which
+    /// is longer than what it has lasts.
+    pub fn consumer_config(&self, group: &str) -> ClientConfig {
         let mut config = self.settings.admin();
-        config.set("group.id", group).set("auto.offset.reset", "earliest");
-        Ok(config.create()?)
+        config.set("group.id", group).set("auto.offset.reset", "earliest").set("fetch.queue.backoff.ms", "20");
+        config
+    }
+
+    pub fn consumer(&self, group: &str) -> Result<BaseConsumer> {
+        Ok(self.consumer_config(group).create()?)
     }
 
     /// The positions of a group, seen from outside of it.

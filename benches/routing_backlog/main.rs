@@ -9,7 +9,7 @@
 //! in even ones the other way round:
 //!
 //! - bare: from the first record polled to the last copy acknowledged. The producer has the service's settings, the
-//!   consumer librdkafka's.
+//!   consumer librdkafka's, but for the second that it rests by default whenever it has fetched ahead enough.
 //! - service: `serve` without delivery, from the first request visible on `notification-events` to the last. Begin and
 //!   end are taken from looks a few milliseconds apart, and rounded against the service.
 //!
@@ -44,6 +44,10 @@ use self::cluster::Cluster;
 use self::machine::{machine, print_row, thousands};
 use self::produce::event;
 use self::round::{Round, measure_round};
+
+/// The service's: what a bare loop does is above all to allocate.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Whatever makes no progress for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

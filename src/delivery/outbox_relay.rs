@@ -43,6 +43,12 @@ impl OutboxRelay {
         loop {
             added.mark_unchanged();
             let stopping = stop.is_cancelled();
+            if !stopping {
+                tokio::select! {
+                    () = self.publisher.breaker().closed() => {}
+                    () = stop.cancelled() => continue,
+                }
+            }
             match self.relay().await {
                 Ok(BATCH) => {}
                 Ok(_) if stopping => return,

@@ -237,6 +237,10 @@ fn panicking() -> crate::handlers::Handler {
     Arc::new(|_| panic!("a defect"))
 }
 
+fn forbidden() -> crate::handlers::Handler {
+    Arc::new(|_| Err(HandlerError::Rejected { code: "forbidden", reason: "never".into() }))
+}
+
 #[tokio::test]
 async fn a_panic_costs_one_record_and_the_others_go_on() {
     let records = vec![event(0, "a", "OrderCreated"), event(1, "b", "Odd"), event(2, "c", "OrderCreated")];
@@ -291,6 +295,25 @@ async fn the_offset_waits_for_the_dead_letter() {
 }
 
 #[tokio::test]
+async fn a_burst_of_dead_letters_waits_within_the_bounds() {
+    let records = (0..10_000).map(|n| event(n, &format!("k{n}"), "Odd")).collect();
+    let bench = start(records, forbidden(), usize::MAX);
+    let waiting = || bench.source.waiting.lock().expect("lock").len();
+    let refused = || bench.letters.refused.load(Ordering::SeqCst);
+    let stuck = async {
+        while refused() < 10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), stuck).await.expect("ten batches wait for their letters");
+    assert_eq!(waiting(), 9_000, "the loop has what it may have, and the rest waits at its source");
+    bench.letters.failures_left.store(0, Ordering::SeqCst);
+    bench.until_settled(10_000).await;
+    assert_eq!(bench.codes().len(), 10_000);
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn an_outage_of_the_broker_dead_letters_nothing_and_ends_by_itself() {
     let records = (0..200).map(|n| event(n, &format!("k{n}"), "OrderCreated")).collect();
     let bench = start_away(records);
@@ -325,6 +348,23 @@ async fn an_event_that_comes_again_is_settled_without_an_effect() {
     bench.until_settled(4).await;
     assert_eq!(bench.written(), ["notification-a", "notification-b"]);
     bench.end().await;
+}
+
+#[tokio::test]
+async fn what_died_is_no_duplicate_when_it_comes_again_mended() {
+    let mended = |offset| Record {
+        at: Coordinates { topic: "order-events".into(), partition: 0, offset },
+        ..event(0, "a", "OrderCreated")
+    };
+    let memory = remembering();
+    let first = build(vec![event(0, "a", "Odd")], forbidden(), 0, MemoryBroker::default(), memory.clone());
+    first.until_settled(1).await;
+    assert_eq!(first.codes().len(), 1);
+    first.end().await;
+    let second = build(vec![mended(1), mended(2)], forbidden(), 0, MemoryBroker::default(), memory);
+    second.until_settled(2).await;
+    assert_eq!(second.written(), ["notification-a"], "once");
+    second.end().await;
 }
 
 #[tokio::test]

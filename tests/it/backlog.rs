@@ -1,16 +1,13 @@
 //! A million events wait behind an open breaker: memory stays bounded, nothing is given up, all is done after.
 
-use std::fs;
 use std::time::Instant;
 
 use crate::support::events::order_created;
 use crate::support::kafka::{DEAD_LETTERS, NOTIFICATIONS, ORDERS};
-use crate::support::service::Service;
+use crate::support::service::{MOST_RESIDENT, Service};
 use crate::support::setup::Setup;
 use crate::support::wait::{self, secs};
 
-/// Bytes; the contract's bound.
-const MOST: u64 = 300_000_000;
 /// Seconds for which the breaker is open.
 const OPEN: u64 = 60;
 
@@ -40,7 +37,7 @@ fn a_backlog_waits(events: u64, guarantee: &str) {
     }
     let (since, mut most) = (Instant::now(), 0);
     wait::until("a minute", secs(OPEN + 5), || {
-        most = most.max(resident(&service));
+        most = most.max(service.resident());
         assert_eq!(breaker(&service), 2, "it is open");
         (since.elapsed() >= secs(OPEN)).then_some(())
     });
@@ -50,7 +47,7 @@ fn a_backlog_waits(events: u64, guarantee: &str) {
     assert_eq!((setup.kafka.count(NOTIFICATIONS), setup.kafka.count(DEAD_LETTERS)), (0, 0));
     assert_eq!(service.post("/api/v1/breakers/kafka/auto", &[]).status, 200);
     wait::until("all of it is routed", secs(300), || {
-        most = most.max(resident(&service));
+        most = most.max(service.resident());
         (service.metrics().sum("kafka_consumer_lag", &[]) == 0).then_some(())
     });
     setup.kafka.wait_until_routed(secs(60));
@@ -61,17 +58,9 @@ fn a_backlog_waits(events: u64, guarantee: &str) {
         assert_eq!(setup.kafka.count(NOTIFICATIONS), events, "each once");
     }
     eprintln!("{guarantee}: {events} events waited, at most {} MB resident", most / 1_000_000);
-    assert!(most < MOST, "{most} bytes were resident");
+    assert!(most < MOST_RESIDENT, "{most} bytes were resident");
 }
 
 fn breaker(service: &Service) -> u64 {
     service.metrics().sum("circuit_breaker_state", &[("breaker", "kafka")])
-}
-
-/// Bytes of memory that the process has.
-fn resident(service: &Service) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", service.id())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-    kilobytes * 1024
 }

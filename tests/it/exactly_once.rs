@@ -1,16 +1,16 @@
 //! Routing in transactions: whatever happens, a reader of committed records sees each request once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notification_service::adapters::kafka::{ClientSettings, KafkaSource, KafkaTransactions, SourceSettings};
+use notification_service::adapters::kafka::{KafkaSource, KafkaTransactions, SourceSettings};
 use notification_service::domain::record::{Headers, OutboundRecord, Record};
 use notification_service::ports::source::{EventSource as _, Settled};
 use notification_service::ports::transactions::{TransactionError, Transactions as _};
 
+use crate::support::clients::{client, member};
 use crate::support::events::order_created;
-use crate::support::kafka::{Kafka, NOTIFICATIONS, ORDERS};
+use crate::support::kafka::{Kafka, NOTIFICATIONS};
 use crate::support::mix;
 use crate::support::oracle::Oracle;
 use crate::support::producer::Sent;
@@ -166,27 +166,14 @@ fn on_a_runtime(test: impl Future<Output = ()>) {
 
 /// A source that has taken the one record of the orders' topic.
 async fn taken(kafka: &Kafka) -> (Arc<KafkaSource>, Vec<Settled>) {
-    let source = KafkaSource::start(SourceSettings {
-        client: client(kafka),
-        group: kafka.named("a-group"),
-        member: None,
-        topics: vec![kafka.named(ORDERS).into()],
-        auto_offset_reset: "earliest".into(),
-        batch: 10,
-        revoke_patience: Duration::ZERO,
-        transactional: true,
-    });
-    let source = source.expect("starts");
+    let settings = SourceSettings { revoke_patience: Duration::ZERO, transactional: true, ..member(kafka) };
+    let source = KafkaSource::start(settings).expect("starts");
     let records: Vec<Record> = source.next_batch(10).await.expect("a record");
     (source, records.into_iter().map(Settled::from).collect())
 }
 
 fn transactions(source: &KafkaSource, kafka: &Kafka) -> KafkaTransactions {
-    source.transactions(&client(kafka), &kafka.named("a-producer"))
-}
-
-fn client(kafka: &Kafka) -> ClientSettings {
-    ClientSettings { brokers: kafka.brokers.clone(), client_id: "tests".into(), properties: BTreeMap::new() }
+    source.transactions(&client(&kafka.brokers), &kafka.named("a-producer"))
 }
 
 fn output(kafka: &Kafka) -> OutboundRecord {

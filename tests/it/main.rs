@@ -19,6 +19,7 @@ mod offsets;
 mod outage;
 mod security;
 mod shutdown;
+mod source;
 mod start;
 mod stop;
 mod streams;

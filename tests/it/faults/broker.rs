@@ -74,6 +74,12 @@ impl Broker {
         process.wait(STOP).unwrap_or_else(|| panic!("broker {} does not stop", self.id))
     }
 
+    /// Sends it a signal by its name, such as `STOP`.
+    #[track_caller]
+    pub fn signal(&self, signal: &str) {
+        self.process.as_ref().expect("it runs").signal(signal);
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::is_running)
     }

@@ -66,6 +66,11 @@ impl Fleet {
         *self.members.keys().nth(number % self.members.len()).expect("it has members")
     }
 
+    /// An instance that runs.
+    pub fn member(&self, slot: usize) -> &Service {
+        &self.members[&slot]
+    }
+
     /// Starts an instance and waits for nothing.
     pub fn start(&mut self, slot: usize) {
         let before = self.members.insert(slot, Service::spawn(self.command(slot, &["serve"])));

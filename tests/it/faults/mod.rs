@@ -2,11 +2,13 @@
 //! known beforehand. Short runs are tests; `scripts/faults.sh` makes long ones of them.
 
 mod broker;
+mod clients;
 mod cluster;
 mod feeder;
 mod fleet;
 mod inject;
 mod ledger;
+mod lost_commit;
 mod plan;
 mod probe;
 mod progress;
@@ -17,6 +19,7 @@ mod rolling_deploys_repeat_nothing;
 mod run;
 mod settings;
 mod stage;
+mod stalled_output;
 mod tally;
 mod watch;
 

@@ -2,6 +2,7 @@
 
 pub mod broken;
 pub mod certificates;
+pub mod clients;
 pub mod command;
 pub mod database;
 pub mod events;

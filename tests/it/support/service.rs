@@ -1,5 +1,6 @@
 //! The service as a running process.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,6 +12,9 @@ use super::command::{Invocation, Process};
 use super::http_client::{self, Answer};
 use super::metrics_text::Metrics;
 use super::wait::{self, secs};
+
+/// Bytes of memory; the contract's bound.
+pub const MOST_RESIDENT: u64 = 300_000_000;
 
 pub struct Service {
     process: Process,
@@ -39,6 +43,15 @@ impl Service {
 
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Bytes of memory that it has.
+    #[track_caller]
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kilobytes * 1024
     }
 
     pub fn is_running(&mut self) -> bool {

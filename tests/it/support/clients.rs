@@ -1,0 +1,33 @@
+//! The service's own clients of Kafka, without the service.
+
+use std::collections::BTreeMap;
+
+use notification_service::adapters::kafka::{ClientSettings, SourceSettings};
+
+use super::kafka::{Kafka, ORDERS};
+use super::wait::secs;
+
+pub fn client(brokers: &str) -> ClientSettings {
+    ClientSettings { brokers: brokers.to_owned(), client_id: "tests".into(), properties: BTreeMap::new() }
+}
+
+/// A member of a group over the topic of orders.
+pub fn member(kafka: &Kafka) -> SourceSettings {
+    SourceSettings {
+        client: client(&kafka.brokers),
+        group: kafka.named("a-group"),
+        member: None,
+        topics: vec![kafka.named(ORDERS).into()],
+        auto_offset_reset: "earliest".into(),
+        batch: 10,
+        revoke_patience: secs(5),
+        transactional: false,
+    }
+}
+
+/// Runs it on a runtime whose only thread this is.
+#[track_caller]
+pub fn on_one_thread(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(secs(90), test).await.expect("in time") });
+}
