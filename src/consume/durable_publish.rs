@@ -91,7 +91,13 @@ impl InFlight {
             match tokio::time::timeout(self.publisher.ack_timeout, &mut self.acks).await {
                 Ok(failures) => return failures,
                 Err(_) => {
-                    tracing::warn!(records = waiting, "Kafka has not acknowledged in time; the records stay in hand");
+                    // Of an outage that the breaker knows already, the other batches need not tell.
+                    if self.permit.is_some() {
+                        tracing::warn!(
+                            records = waiting,
+                            "Kafka has not acknowledged in time; the records stay in hand"
+                        );
+                    }
                     self.report(waiting);
                     // The next time-out needs a permit of its own.
                     let breaker = &self.publisher.breaker;

@@ -21,8 +21,8 @@ const POSTPONED: Duration = Duration::from_millis(50);
 pub struct Attempt {
     /// The record.
     pub record: Record,
-    /// Its last failure.
-    pub earlier: Option<Failure>,
+    /// Its last failure; few have one.
+    pub earlier: Option<Box<Failure>>,
 }
 
 impl From<Record> for Attempt {
@@ -60,7 +60,7 @@ impl Retries {
         self.bytes += record.size();
         self.waiting.push(Box::pin(async move {
             tokio::time::sleep(wait).await;
-            Attempt { record, earlier: Some(failure) }
+            Attempt { record, earlier: Some(Box::new(failure)) }
         }));
     }
 

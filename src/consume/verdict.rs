@@ -27,7 +27,7 @@ pub enum Verdict<E> {
 pub fn verdict<S: Stage>(
     stage: &S,
     record: &Record,
-    earlier: Option<Failure>,
+    earlier: Option<Box<Failure>>,
     retry: &RetryPolicy,
     now: Timestamp,
 ) -> Verdict<S::Effect> {
@@ -59,7 +59,7 @@ fn guarded<E>(decide: impl FnOnce() -> Decision<E>, now: Timestamp) -> Decision<
     })
 }
 
-fn join_history(mut failure: Failure, earlier: Option<Failure>) -> Failure {
+fn join_history(mut failure: Failure, earlier: Option<Box<Failure>>) -> Failure {
     if let Some(earlier) = earlier {
         failure.retries = earlier.retries;
         failure.first_at = earlier.first_at;

@@ -34,18 +34,22 @@ impl Headers {
 
     /// All headers in order; a name may appear more than once.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        let mut start = 0;
-        self.spans.iter().map(move |&(name_end, value_end)| {
-            let name = std::str::from_utf8(&self.bytes[start..name_end as usize]).unwrap_or_default();
-            let value = value_end.map(|end| &self.bytes[name_end as usize..end as usize]);
-            start = value_end.unwrap_or(name_end) as usize;
-            (name, value)
-        })
+        self.raw().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
 
     /// The last value under this name, as Kafka's own `lastHeader`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().filter(|(n, _)| *n == name).last().and_then(|(_, value)| value)
+        self.raw().filter(|(n, _)| *n == name.as_bytes()).last().and_then(|(_, value)| value)
+    }
+
+    fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let mut start = 0;
+        self.spans.iter().map(move |&(name_end, value_end)| {
+            let name = &self.bytes[start..name_end as usize];
+            let value = value_end.map(|end| &self.bytes[name_end as usize..end as usize]);
+            start = value_end.unwrap_or(name_end) as usize;
+            (name, value)
+        })
     }
 
     /// True when there is none.

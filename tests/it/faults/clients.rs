@@ -12,10 +12,10 @@ use super::cluster::Cluster;
 use super::fleet::Fleet;
 use super::proxy::{Proxies, Toxic};
 use super::settings::Guarantee;
-use crate::support::clients::{client, member, on_one_thread};
+use crate::support::clients::{client, member, one_thread};
 use crate::support::kafka::{Kafka, NOTIFICATIONS};
 use crate::support::unique;
-use crate::support::wait::secs;
+use crate::support::wait::{self, secs};
 
 /// An answer of the broker takes so many milliseconds, so that records one after the other would take 40 s.
 const LATENCY: u64 = 200;
@@ -31,18 +31,16 @@ struct Parts {
 #[test]
 #[ignore = "needs Java, Kafka's jars and toxiproxy: scripts/test.sh"]
 fn the_records_of_a_batch_wait_together_and_not_for_each_other() {
-    let mut parts = Parts::start();
+    let (mut parts, runtime) = (Parts::start(), one_thread());
     let publisher = parts.publisher();
-    on_one_thread(async {
-        // The client knows the brokers by now.
-        assert!(publish(&publisher, &parts.kafka, 1).await.is_empty());
-        parts.proxies.spoil(Toxic::Latency(LATENCY));
-        assert!(parts.proxies.round_trip(0).expect("an answer") >= Duration::from_millis(LATENCY));
-        let one_after_the_other = Duration::from_millis(LATENCY) * RECORDS as u32;
-        let together = publish(&publisher, &parts.kafka, RECORDS);
-        let failures = tokio::time::timeout(one_after_the_other / 10, together).await.expect("together");
-        assert!(failures.is_empty());
-    });
+    // The client knows the brokers by now.
+    assert!(runtime.block_on(publish(&publisher, &parts.kafka, 1)).is_empty());
+    parts.proxies.spoil(Toxic::Latency(LATENCY));
+    assert!(parts.proxies.round_trip(0).expect("an answer") >= Duration::from_millis(LATENCY));
+    let one_after_the_other = Duration::from_millis(LATENCY) * RECORDS as u32;
+    let together = publish(&publisher, &parts.kafka, RECORDS);
+    let in_time = async { tokio::time::timeout(one_after_the_other / 10, together).await };
+    assert!(runtime.block_on(in_time).expect("together").is_empty());
     parts.proxies.heal();
     assert_eq!(parts.kafka.count(NOTIFICATIONS), 1 + RECORDS as u64);
 }
@@ -50,39 +48,39 @@ fn the_records_of_a_batch_wait_together_and_not_for_each_other() {
 #[test]
 #[ignore = "needs Java, Kafka's jars and toxiproxy: scripts/test.sh"]
 fn an_acknowledgement_that_is_lost_repeats_no_record() {
-    let mut parts = Parts::start();
+    let (mut parts, runtime) = (Parts::start(), one_thread());
     let publisher = parts.publisher();
-    on_one_thread(async {
-        assert!(publish(&publisher, &parts.kafka, 1).await.is_empty());
-        parts.proxies.spoil(Toxic::LostAnswers);
-        let mut acks = std::pin::pin!(publish(&publisher, &parts.kafka, 1));
-        // It is appended, and nobody is told: the client tries again.
-        while parts.kafka.count(NOTIFICATIONS) < 2 {
-            assert!(tokio::time::timeout(Duration::from_millis(50), &mut acks).await.is_err(), "not acknowledged");
-        }
-        parts.proxies.spoil(Toxic::Reset);
-        assert!(tokio::time::timeout(secs(2), &mut acks).await.is_err(), "not acknowledged");
-        parts.proxies.heal();
-        assert!(tokio::time::timeout(secs(30), acks).await.expect("acknowledged").is_empty());
+    assert!(runtime.block_on(publish(&publisher, &parts.kafka, 1)).is_empty());
+    parts.proxies.spoil(Toxic::LostAnswers);
+    let kafka = parts.kafka.clone();
+    let mut acks = Box::pin(publish(&publisher, &kafka, 1));
+    let mut acknowledged = |within| runtime.block_on(async { tokio::time::timeout(within, &mut acks).await.ok() });
+    // It is appended, and nobody is told: the client tries again.
+    wait::until("it is appended", secs(20), || {
+        assert!(acknowledged(Duration::from_millis(50)).is_none(), "not acknowledged");
+        (kafka.count(NOTIFICATIONS) == 2).then_some(())
     });
-    assert_eq!(parts.kafka.count(NOTIFICATIONS), 2, "appended once");
+    parts.proxies.spoil(Toxic::Reset);
+    assert!(acknowledged(secs(2)).is_none(), "not acknowledged");
+    parts.proxies.heal();
+    assert!(acknowledged(secs(60)).expect("acknowledged").is_empty());
+    assert_eq!(kafka.count(NOTIFICATIONS), 2, "appended once");
 }
 
 #[test]
 #[ignore = "needs Java, Kafka's jars and toxiproxy: scripts/test.sh"]
 fn giving_up_a_source_blocks_nobody_while_the_broker_does_not_answer() {
-    let mut parts = Parts::start();
-    on_one_thread(async {
-        let source = parts.source();
-        while source.status().assigned.is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        parts.proxies.spoil(Toxic::LostAnswers);
-        // Leaving the group would take as long as its session: 10 s.
+    let (mut parts, runtime) = (Parts::start(), one_thread());
+    let source = parts.source();
+    wait::until("it is a member", secs(30), || (!source.status().assigned.is_empty()).then_some(()));
+    parts.proxies.spoil(Toxic::LostAnswers);
+    // Leaving the group would take as long as its session: 10 s.
+    let waited = runtime.block_on(async {
         let began = Instant::now();
         drop(source);
-        assert!(began.elapsed() < secs(1), "whoever shares the thread waited for {:?}", began.elapsed());
+        began.elapsed()
     });
+    assert!(waited < secs(1), "whoever shares the thread waited for {waited:?}");
     parts.proxies.heal();
 }
 

@@ -65,7 +65,10 @@ fn output_stalls(guarantee: Guarantee, events: u64) {
     assert_eq!(published(service), 0, "nothing came out");
     assert!(stalled.sum("kafka_messages_consumed_total", &[]) > 0, "and input went on");
     frozen.signal("CONT");
-    wait::until("all of it is routed", secs(300), || (look().sum("kafka_consumer_lag", &[]) == 0).then_some(()));
+    wait::until("all of it is routed", secs(300), || {
+        (look().sum("notification_requests_published_total", &[]) >= events).then_some(())
+    });
+    kafka.wait_until_routed(secs(60));
     assert!(opened, "the breaker knew");
     assert_eq!(published(service), events);
     let mut found = 0;

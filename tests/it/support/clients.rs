@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::runtime::{Builder, Runtime};
+
 use notification_service::adapters::kafka::{ClientSettings, SourceSettings};
 
 use super::kafka::{Kafka, ORDERS};
@@ -25,9 +27,13 @@ pub fn member(kafka: &Kafka) -> SourceSettings {
     }
 }
 
-/// Runs it on a runtime whose only thread this is.
+/// A runtime whose only thread is the caller's.
+pub fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Runs it on such a runtime.
 #[track_caller]
 pub fn on_one_thread(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(secs(90), test).await.expect("in time") });
+    one_thread().block_on(async { tokio::time::timeout(secs(90), test).await.expect("in time") });
 }
