@@ -251,7 +251,7 @@ fn properties_need_no_quotes() {
 fn values_that_exclude_each_other_are_mistakes() {
     let idle = "[routing]\nenabled = false\n[delivery]\nenabled = false";
     one_mistake(idle, &[], "delivery.enabled: must not be false while");
-    one_mistake("[routing]\nmax_in_flight = 999", &[], "routing.max_in_flight: must not be less than routing.batch");
+    one_mistake("[routing]\nmax_in_flight = 499", &[], "routing.max_in_flight: must not be less than routing.batch");
     let provider = "[[delivery.providers]]\nname = \"a\"\nchannel = \"sms\"\nkind = \"file\"\nurl = \"file:x\"\n";
     one_mistake(&format!("{provider}{provider}"), &[], "delivery.providers[1].name: `a` is the name of another");
     one_mistake(&format!("{provider}secret = 5"), &[], "delivery.providers[0].secret: must be a string");
