@@ -90,7 +90,7 @@ pub struct SourceEnded(pub String);
 /// Everything taken must be settled exactly once; what is dropped unsettled comes again.
 #[async_trait]
 pub trait EventSource: Send + Sync {
-    /// The next records: the first awaited, the rest what is there, at most `max`.
+    /// The next records: the first awaited, the rest what is there, at most `max`, which is at least 1.
     ///
     /// # Errors
     /// [`SourceEnded`] when the source can deliver no more.

@@ -14,8 +14,8 @@ use crate::support::kafka::Kafka;
 use crate::support::setup::Setup;
 use crate::support::wait::secs;
 
-/// Records that are on the topic from the beginning, over all its partitions.
-const RECORDS: usize = 30;
+/// Over all partitions; more than the source keeps ready.
+const RECORDS: usize = 300;
 const PARTITIONS: usize = 3;
 
 #[test]
@@ -24,11 +24,12 @@ fn work_that_takes_longer_than_a_member_may_be_silent_costs_no_partition() {
     let setup = with_records();
     on_one_thread(async {
         let source = open(&setup.kafka, &[("session.timeout.ms", "6000"), ("max.poll.interval.ms", "6000")]);
-        let taken = take(&[&source], RECORDS).await;
+        let taken = take(&[&source], 10).await;
         thread::sleep(secs(9));
         let status = source.status();
         assert_eq!((status.assigned.len(), status.lost_assignments), (PARTITIONS, 0));
         source.settle(&taken);
+        source.settle(&take(&[&source], RECORDS - taken.len()).await);
         source.close(secs(10)).await;
     });
     nothing_comes_again_and_nothing_is_skipped(&setup.kafka);
@@ -116,11 +117,13 @@ async fn until_shared(sources: &[&Arc<KafkaSource>]) {
 /// The next records, so many, whichever source has them.
 async fn take(sources: &[&Arc<KafkaSource>], count: usize) -> Vec<Settled> {
     let mut taken = Vec::new();
-    while taken.len() < count {
-        for source in sources {
-            let batch = tokio::time::timeout(Duration::from_millis(100), source.next_batch(count)).await;
-            taken.extend(batch.into_iter().flat_map(|records| records.expect("it lives")).map(Settled::from));
+    for source in sources.iter().cycle() {
+        let left = count - taken.len();
+        if left == 0 {
+            break;
         }
+        let batch = tokio::time::timeout(Duration::from_millis(100), source.next_batch(left)).await;
+        taken.extend(batch.into_iter().flat_map(|records| records.expect("it lives")).map(Settled::from));
     }
     taken
 }

@@ -1,6 +1,7 @@
 //! librdkafka's configuration: our defaults, then the operator's properties, then what safety does not leave open.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -90,8 +91,8 @@ const CONSUMER_ONLY: [&str; 30] = [
     "allow.auto.create.topics",
 ];
 
-/// Milliseconds.
-const TRANSACTION_TIMEOUT_MS: &str = "10000";
+/// After this time the coordinator ends a transaction by itself.
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ClientSettings {
     /// For asking about the cluster and changing it.
@@ -124,8 +125,9 @@ impl ClientSettings {
         let mut config = self.producer();
         config.set("transactional.id", name);
         // What a dead instance left open blocks read_committed readers for so long, unless its name comes back sooner.
-        config.set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
-        config.set("message.timeout.ms", TRANSACTION_TIMEOUT_MS);
+        let timeout_ms = TRANSACTION_TIMEOUT.as_millis().to_string();
+        config.set("transaction.timeout.ms", &timeout_ms);
+        config.set("message.timeout.ms", &timeout_ms);
         // A transaction is one batch already, and it waits for every acknowledgement.
         config.set("linger.ms", "0");
         // The coordinator answers the first request after a commit with `retry` while it still writes its markers.

@@ -393,8 +393,11 @@ mod tests {
         let tracker = Arc::new(Tracker::default());
         tracker.assign(partition());
         let taken = tracker.take(vec![record(1, 5), record(1, 6)]);
-        let other = Arc::clone(&tracker);
+        let (other, before) = (Arc::clone(&tracker), tracker.version());
         let revoke = std::thread::spawn(move || other.revoke(&[partition()], Duration::from_secs(20)));
+        while tracker.version() == before {
+            std::thread::yield_now();
+        }
         let all: Vec<Settled> = taken.iter().cloned().map(Settled::from).collect();
         tracker.settle(&all);
         let positions = revoke.join().expect("no panic");

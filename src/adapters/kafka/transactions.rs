@@ -3,10 +3,10 @@
 //! The offsets go with the group's member and generation (KIP-447), so the broker refuses those of a member that lost
 //! its partitions without knowing it; the producer's name fences off an older producer of the same name.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
@@ -15,7 +15,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::{Mutex, oneshot};
 
-use super::client_config::ClientSettings;
+use super::client_config::{ClientSettings, TRANSACTION_TIMEOUT};
 use super::publisher::{BatchAcks, Context, Native, classify, enqueue};
 use super::tracker::{Partition, Tracker};
 use crate::domain::record::OutboundRecord;
@@ -146,16 +146,21 @@ fn is_the_same(doubtful: &[Step], steps: &[Step]) -> bool {
 }
 
 /// One incarnation of the producer.
-struct Producer(Option<Arc<Native>>);
+struct Producer {
+    native: Option<Arc<Native>>,
+    /// When its last transaction began.
+    begun: StdMutex<Option<Instant>>,
+}
 
 impl Producer {
     fn new(settings: &ClientSettings, name: &str) -> Result<Self, TransactionError> {
         let native = settings.transactional(name).create_with_context(Context);
-        native.map(|native: Native| Self(Some(Arc::new(native)))).map_err(|e| TransactionError::Ended(e.to_string()))
+        let native: Native = native.map_err(|e| TransactionError::Ended(e.to_string()))?;
+        Ok(Self { native: Some(Arc::new(native)), begun: StdMutex::default() })
     }
 
     fn native(&self) -> Result<&Arc<Native>, TransactionError> {
-        self.0.as_ref().ok_or_else(|| TransactionError::Aborted("the producer is gone".to_owned()))
+        self.native.as_ref().ok_or_else(|| TransactionError::Aborted("the producer is gone".to_owned()))
     }
 
     async fn call(
@@ -168,8 +173,20 @@ impl Producer {
             match apart(move || call(&native)).await? {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && repeats < REPEATS => repeats += 1,
-                Err(error) => return Err(failed(self.native()?, error.to_string())),
+                Err(error) => return Err(self.failed(error.to_string())),
             }
+        }
+    }
+
+    /// A failed transaction may be tried again by another producer, unless this one was fenced off. The coordinator
+    /// fences, too, when a transaction has outlived its time, as during an outage: that is nobody else's doing.
+    fn failed(&self, why: String) -> TransactionError {
+        let fatal = self.native.as_ref().and_then(|native| native.client().fatal_error());
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let outlived = begun.is_some_and(|begun| begun.elapsed() >= TRANSACTION_TIMEOUT);
+        match fatal.filter(|(code, _)| is_fenced(*code) && !outlived) {
+            Some((_, reason)) => TransactionError::Ended(reason),
+            None => TransactionError::Aborted(why),
         }
     }
 
@@ -180,6 +197,7 @@ impl Producer {
         positions: &[(Partition, i64)],
         member: Arc<ConsumerGroupMetadata>,
     ) -> Result<(), TransactionError> {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.call(|native| native.begin_transaction()).await?;
         let native = self.native()?;
         let batch = BatchAcks::of(records.len());
@@ -197,7 +215,7 @@ impl Producer {
             return Err(TransactionError::Rejected(rejected));
         }
         if let Some((_, error)) = other.first() {
-            return Err(failed(native, error.to_string()));
+            return Err(self.failed(error.to_string()));
         }
         let positions = positions.to_vec();
         self.call(move |native| {
@@ -214,7 +232,7 @@ impl Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         // Dropping a client blocks: not on the caller's thread.
-        let native = self.0.take();
+        let native = self.native.take();
         thread::spawn(move || drop(native));
     }
 }
@@ -253,14 +271,6 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         CALLS.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A failed transaction may be tried again by another producer, unless this one was fenced off.
-fn failed(native: &Native, why: String) -> TransactionError {
-    match native.client().fatal_error().filter(|(code, _)| is_fenced(*code)) {
-        Some((_, reason)) => TransactionError::Ended(reason),
-        None => TransactionError::Aborted(why),
     }
 }
 
