@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use crate::support::events::order_created;
 use crate::support::kafka::{DEAD_LETTERS, NOTIFICATIONS, ORDERS};
 use crate::support::service::{MOST_RESIDENT, Service};
 use crate::support::setup::Setup;
@@ -30,11 +29,7 @@ fn a_backlog_waits(events: u64, guarantee: &str) {
     let setup = Setup::new(&settings, "");
     let service = setup.start();
     assert_eq!(service.post("/api/v1/breakers/kafka/open", &[]).status, 200);
-    for part in (0..events).step_by(50_000) {
-        let order =
-            |n: u64| order_created(&format!("e-{n}"), &format!("order-{}", n % 5_000), "customer", "9.90").input();
-        setup.kafka.produce((part..(part + 50_000).min(events)).map(order).collect());
-    }
+    setup.kafka.produce_orders(events);
     let (since, mut most) = (Instant::now(), 0);
     wait::until("a minute", secs(OPEN + 5), || {
         most = most.max(service.resident());

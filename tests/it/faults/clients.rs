@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use notification_service::adapters::kafka::{ClientSettings, KafkaPublisher, KafkaSource, SourceSettings};
-use notification_service::domain::record::{Headers, OutboundRecord};
+use notification_service::domain::record::OutboundRecord;
 use notification_service::ports::publisher::{EventPublisher as _, PublishError};
 use notification_service::ports::source::EventSource as _;
 
@@ -12,7 +12,7 @@ use super::cluster::Cluster;
 use super::fleet::Fleet;
 use super::proxy::{Proxies, Toxic};
 use super::settings::Guarantee;
-use crate::support::clients::{client, member, one_thread};
+use crate::support::clients::{client, member, one_thread, output};
 use crate::support::kafka::{Kafka, NOTIFICATIONS};
 use crate::support::unique;
 use crate::support::wait::{self, secs};
@@ -109,11 +109,6 @@ impl Parts {
 
 /// The failures of so many records on one partition.
 async fn publish(publisher: &KafkaPublisher, kafka: &Kafka, count: usize) -> Vec<(usize, PublishError)> {
-    let record = OutboundRecord {
-        topic: kafka.named(NOTIFICATIONS).into(),
-        key: Some(b"the same".as_slice().into()),
-        value: b"{}".to_vec(),
-        headers: Headers::default(),
-    };
+    let record = OutboundRecord { key: Some(b"the same".as_slice().into()), ..output(kafka) };
     publisher.publish(&vec![record; count]).await.await
 }

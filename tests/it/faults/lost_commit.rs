@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use notification_service::adapters::kafka::{KafkaSource, SourceSettings};
-use notification_service::domain::record::{Headers, OutboundRecord};
 use notification_service::ports::source::{EventSource as _, Settled};
 use notification_service::ports::transactions::{TransactionError, Transactions as _};
 
 use super::cluster::Cluster;
 use super::fleet::Fleet;
 use super::settings::Guarantee;
-use crate::support::clients::{client, member, on_one_thread};
+use crate::support::clients::{client, member, on_one_thread, output};
 use crate::support::events::order_created;
 use crate::support::kafka::{Kafka, NOTIFICATIONS};
 use crate::support::unique;
@@ -40,12 +39,7 @@ fn a_commit_whose_answer_is_lost_is_not_written_again() {
             source.next_batch(10).await.expect("a record").into_iter().map(Settled::from).collect();
         let transactions = source.transactions(&client, &kafka.named("a-producer"));
         transactions.init().await.expect("begins");
-        let output = OutboundRecord {
-            topic: kafka.named(NOTIFICATIONS).into(),
-            key: None,
-            value: b"{}".to_vec(),
-            headers: Headers::default(),
-        };
+        let output = output(&kafka);
         network.hides_the_end.store(true, Ordering::SeqCst);
         let untold = transactions.commit(&[&output], &taken).await;
         assert!(matches!(untold, Err(TransactionError::Aborted(_))), "nobody said that it is committed: {untold:?}");

@@ -9,7 +9,6 @@ use rdkafka::client::DefaultClientContext;
 use super::cluster::Cluster;
 use super::fleet::Fleet;
 use super::settings::Guarantee;
-use crate::support::events::order_created;
 use crate::support::kafka::{DEAD_LETTERS, Kafka, NOTIFICATIONS, ORDERS, PRODUCTS, USERS};
 use crate::support::service::{MOST_RESIDENT, Service};
 use crate::support::wait::{self, secs};
@@ -46,11 +45,7 @@ fn output_stalls(guarantee: Guarantee, events: u64) {
     let frozen = &cluster.brokers()[2];
     frozen.signal("STOP");
     let since = Instant::now();
-    for part in (0..events).step_by(50_000) {
-        let order =
-            |n: u64| order_created(&format!("e-{n}"), &format!("order-{}", n % 5_000), "customer", "9.90").input();
-        kafka.produce((part..(part + 50_000).min(events)).map(order).collect());
-    }
+    kafka.produce_orders(events);
     let (mut most, mut opened) = (0, false);
     let mut look = || {
         most = most.max(service.resident());

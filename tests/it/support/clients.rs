@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use notification_service::adapters::kafka::{ClientSettings, SourceSettings};
+use notification_service::domain::record::{Headers, OutboundRecord};
 use tokio::runtime::{Builder, Runtime};
 
-use notification_service::adapters::kafka::{ClientSettings, SourceSettings};
-
-use super::kafka::{Kafka, ORDERS};
+use super::kafka::{Kafka, NOTIFICATIONS, ORDERS};
 use super::wait::secs;
 
 pub fn client(brokers: &str) -> ClientSettings {
@@ -24,6 +24,16 @@ pub fn member(kafka: &Kafka) -> SourceSettings {
         batch: 10,
         revoke_patience: secs(5),
         transactional: false,
+    }
+}
+
+/// A record for the topic of notifications.
+pub fn output(kafka: &Kafka) -> OutboundRecord {
+    OutboundRecord {
+        topic: kafka.named(NOTIFICATIONS).into(),
+        key: None,
+        value: b"{}".to_vec(),
+        headers: Headers::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::util::IntoOpaque;
 
-use super::events::Input;
+use super::events::{Input, order_created};
 use super::kafka::Kafka;
 use super::wait::{self, secs};
 
@@ -47,6 +47,16 @@ impl Kafka {
     #[track_caller]
     pub fn produce_one(&self, input: Input) -> Sent {
         self.produce(vec![input]).remove(0)
+    }
+
+    /// Produces so many orders, in parts that fit into memory.
+    #[track_caller]
+    pub fn produce_orders(&self, count: u64) {
+        let order =
+            |n: u64| order_created(&format!("e-{n}"), &format!("order-{}", n % 5_000), "customer", "9.90").input();
+        for part in (0..count).step_by(50_000) {
+            self.produce((part..(part + 50_000).min(count)).map(order).collect());
+        }
     }
 
     /// Produces so many records a second, in the background and through outages.
