@@ -60,7 +60,10 @@ fn compose(templates: &Templates, claimed: &Claimed, owner: &str, now: Timestamp
         body: words.text,
         html: words.html,
         template: claimed.template.clone(),
+        category: claimed.category.clone(),
         data,
+        devices: claimed.contact.as_ref().map(|c| c.devices.clone()).unwrap_or_default(),
+        unsubscribe_url: None,
         attempt: claimed.attempts + 1,
     })
 }
@@ -103,6 +106,24 @@ fn fail(settlement: Settlement, claimed: &Claimed, attempts: u32, mut failure: F
     Settlement {
         reason: Some(failure.reason.clone()),
         outbox: lifecycle::failed(claimed, attempts, failure, now),
+        ..settlement
+    }
+}
+
+/// Adds what the world is told about a notification that nobody wants.
+fn suppress(
+    settlement: Settlement,
+    claimed: &Claimed,
+    attempts: u32,
+    code: &str,
+    reason: String,
+    now: Timestamp,
+) -> Settlement {
+    events::not_sent(claimed.channel.as_str(), &claimed.id, State::Suppressed.as_str(), &reason);
+    Settlement {
+        state: State::Suppressed,
+        outbox: vec![lifecycle::suppressed(claimed, attempts, code, &reason, now)],
+        reason: Some(reason),
         ..settlement
     }
 }
@@ -215,6 +236,10 @@ fn after(
                 ..settlement
             }
         }
+        Next::Suppressed => {
+            let reason = format!("provider {provider}: {error}");
+            suppress(settlement, claimed, attempts, "suppressed_by_provider", reason, now)
+        }
         Next::Failed { class, code } => {
             let reason = format!("provider {provider}: {error}");
             let failure = Failure::new(class, code, reason, now);
@@ -228,7 +253,7 @@ fn outcome(result: &Result<Accepted, SendError>) -> Outcome {
         Ok(_) => Outcome::Accepted,
         Err(SendError::RateLimited { .. }) => Outcome::RateLimited,
         Err(SendError::Transient(_)) => Outcome::Transient,
-        Err(SendError::Permanent(_)) => Outcome::Permanent,
+        Err(SendError::Permanent(_) | SendError::Gone { .. } | SendError::Suppressed(_)) => Outcome::Permanent,
         Err(SendError::Unknown(_)) => Outcome::Unknown,
     }
 }

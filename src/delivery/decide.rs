@@ -58,6 +58,8 @@ pub enum Next {
         /// Position of the provider to try.
         lane: u16,
     },
+    /// The recipient does not want it, says the provider.
+    Suppressed,
     /// Nothing more will be tried.
     Failed {
         /// For the dead letter.
@@ -74,6 +76,8 @@ pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rul
     let stay = |at| Next::Again { at, round, lane };
     match error {
         SendError::Permanent(_) => Next::Failed { class: ErrorClass::Permanent, code: "provider_rejected" },
+        SendError::Gone { .. } => Next::Failed { class: ErrorClass::Permanent, code: "address_gone" },
+        SendError::Suppressed(_) => Next::Suppressed,
         SendError::RateLimited { retry_after, .. } => stay(later(now, (*retry_after).max(MIN_RATE_LIMIT_WAIT))),
         SendError::Transient(_) if probe => stay(now),
         SendError::Transient(_) if lane + 1 < rules.lanes => Next::Again { at: now, round, lane: lane + 1 },

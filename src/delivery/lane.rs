@@ -298,7 +298,13 @@ impl Lane {
             permit.report(match &result {
                 Err(SendError::Transient(_) | SendError::Unknown(_)) => CallOutcome::Failure(1),
                 // A refusal or a rate limit shows that the provider is there.
-                Ok(_) | Err(SendError::Permanent(_) | SendError::RateLimited { .. }) => CallOutcome::Success,
+                Ok(_)
+                | Err(
+                    SendError::Permanent(_)
+                    | SendError::Gone { .. }
+                    | SendError::Suppressed(_)
+                    | SendError::RateLimited { .. },
+                ) => CallOutcome::Success,
             });
             Answer { claimed, to, number, probe, started, result }
         }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::catalog::{NOTIFICATION_FAILED, NOTIFICATION_SENT};
+use crate::domain::catalog::{NOTIFICATION_FAILED, NOTIFICATION_SENT, NOTIFICATION_SUPPRESSED};
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::{DeadLetter, Failure, Origin, Stage};
 use crate::domain::envelope::{EnvelopeOut, MetadataOut, to_json};
@@ -39,6 +39,12 @@ struct LifecycleData<'a> {
 pub fn sent(claimed: &Claimed, attempts: u32, provider: &str, receipt: Option<&str>, now: Timestamp) -> OutboxMessage {
     let data = LifecycleData { provider: Some(provider), receipt, ..data(claimed, attempts) };
     lifecycle(NOTIFICATION_SENT, claimed, &data, now)
+}
+
+/// `NotificationSuppressed`: it is not sent, and that is no failure.
+pub fn suppressed(claimed: &Claimed, attempts: u32, code: &str, reason: &str, now: Timestamp) -> OutboxMessage {
+    let data = LifecycleData { error_code: Some(code), reason: Some(reason), ..data(claimed, attempts) };
+    lifecycle(NOTIFICATION_SUPPRESSED, claimed, &data, now)
 }
 
 /// `NotificationFailed` and the dead letter.

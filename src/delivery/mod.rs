@@ -12,3 +12,4 @@ pub mod outbox_relay;
 pub mod recovery;
 pub mod render;
 pub mod schedule;
+pub mod template_settings;

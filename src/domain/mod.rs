@@ -13,6 +13,7 @@ pub mod ids;
 pub mod notification;
 pub mod number;
 mod object;
+pub mod preferences;
 pub mod recipient;
 pub mod record;
 pub mod stored_letter;

@@ -22,6 +22,29 @@ pub struct Recipient {
     /// IANA time zone name.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub time_zone: Option<String>,
+    /// Where push notifications go.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub devices: Vec<Device>,
+}
+
+/// A device that takes push notifications.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The push service's name for it.
+    pub token: String,
+    /// What it runs.
+    pub platform: Platform,
+}
+
+/// What a device runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Platform {
+    Android,
+    Ios,
+    Web,
 }
 
 /// True for what can be the address of a mailbox: one `@` outside quotes, a non-empty local part, a domain, no white

@@ -52,6 +52,7 @@ pub fn directory_entry(envelope: &Envelope<'_>) -> Option<Recipient> {
         phone: pick("phone"),
         locale: pick("locale"),
         time_zone: pick("timeZone"),
+        devices: Vec::new(),
         id: data.get("userId")?.as_str()?.to_owned(),
     };
     let tells = recipient.email.is_some()

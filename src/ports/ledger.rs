@@ -30,13 +30,28 @@ pub enum State {
     Retrying,
     AwaitingContact,
     Sent,
+    /// Not sent: the recipient or a rule does not want it.
+    Suppressed,
+    /// Not sent in time.
+    Expired,
+    /// Called off.
+    Cancelled,
     Failed,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Sending, Self::Retrying, Self::AwaitingContact, Self::Sent, Self::Failed];
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Sending,
+        Self::Retrying,
+        Self::AwaitingContact,
+        Self::Sent,
+        Self::Suppressed,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Failed,
+    ];
 
     /// The name used in JSON and the database.
     pub fn as_str(self) -> &'static str {
@@ -46,6 +61,9 @@ impl State {
             Self::Retrying => "retrying",
             Self::AwaitingContact => "awaiting_contact",
             Self::Sent => "sent",
+            Self::Suppressed => "suppressed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
             Self::Failed => "failed",
         }
     }
@@ -57,7 +75,7 @@ impl State {
 
     /// True when nothing more will happen by itself.
     pub fn is_settled(self) -> bool {
-        matches!(self, Self::Sent | Self::Failed)
+        matches!(self, Self::Sent | Self::Suppressed | Self::Expired | Self::Cancelled | Self::Failed)
     }
 }
 
@@ -102,6 +120,7 @@ pub struct Claimed {
     pub aggregate_id: String,
     pub channel: Channel,
     pub template: String,
+    pub category: String,
     pub recipient: Option<String>,
     /// What the directory knows about the recipient.
     pub contact: Option<Recipient>,

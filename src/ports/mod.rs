@@ -4,6 +4,7 @@ pub mod clock;
 pub mod cluster;
 pub mod contacts;
 pub mod dead_letters;
+pub mod inbox;
 pub mod ledger;
 pub mod outbox;
 pub mod probe;

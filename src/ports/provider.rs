@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::channel::Channel;
+use crate::domain::recipient::Device;
 
 /// A notification as a provider gets it, and as the `http` and `file` providers write it.
 #[derive(Debug, Clone, Serialize)]
@@ -27,7 +28,14 @@ pub struct Message {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub html: Option<String>,
     pub template: String,
+    pub category: String,
     pub data: Box<RawValue>,
+    /// Push only: all devices of the recipient, `to` being the first one's token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// Where a recipient refuses further ones of this category, with one POST (RFC 8058). E-mail only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsubscribe_url: Option<String>,
     /// 1 for the first.
     pub attempt: u32,
 }
@@ -37,6 +45,8 @@ pub struct Message {
 pub struct Accepted {
     /// The provider's own id of it, if it gave one.
     pub receipt: Option<String>,
+    /// Tokens of devices that no longer exist, though another one took it.
+    pub gone: Vec<String>,
 }
 
 /// The provider did not take it. The error carries the decision.
@@ -56,6 +66,17 @@ pub enum SendError {
     /// Not taken, and never will be.
     #[error("{0}")]
     Permanent(String),
+    /// Not taken, and never will be at these addresses: no such device, mailbox or number. They are forgotten.
+    #[error("{reason}")]
+    Gone {
+        /// The addresses or tokens.
+        addresses: Vec<String>,
+        /// What the provider said.
+        reason: String,
+    },
+    /// The recipient has told the provider to send nothing.
+    #[error("{0}")]
+    Suppressed(String),
     /// Perhaps taken: the answer did not arrive or made no sense.
     #[error("{0}")]
     Unknown(String),

@@ -66,6 +66,11 @@ pub fn delivery_failed(channel: &'static str, id: &str, reason: &str) {
     warn!(channel, notification = id, reason, "notification failed");
 }
 
+/// A notification is not sent, and that is no failure: suppressed, expired or cancelled.
+pub fn not_sent(channel: &'static str, id: &str, state: &'static str, reason: &str) {
+    info!(channel, notification = id, state, reason, "notification not sent");
+}
+
 /// A notification waits for its recipient's address.
 pub fn awaiting_contact(channel: &'static str, id: &str, recipient: &str) {
     info!(channel, notification = id, recipient, "notification waits for a contact");

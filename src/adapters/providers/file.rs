@@ -55,7 +55,7 @@ impl Provider for FileProvider {
         })
         .await;
         match written {
-            Ok(Ok(())) => Ok(Accepted { receipt: Some(self.receipt.clone()) }),
+            Ok(Ok(())) => Ok(Accepted { receipt: Some(self.receipt.clone()), ..Accepted::default() }),
             Ok(Err(reason)) => Err(SendError::Transient(reason)),
             Err(error) => Err(SendError::Unknown(format!("the write was interrupted: {error}"))),
         }
@@ -158,6 +158,9 @@ mod tests {
             html: None,
             template: "t".into(),
             data: RawValue::from_string("{\n  \"amount\": 1e3\n}".into()).expect("json"),
+            category: "transactional".into(),
+            devices: Vec::new(),
+            unsubscribe_url: None,
             attempt: 1,
         }
     }

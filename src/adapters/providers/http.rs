@@ -72,7 +72,7 @@ impl HttpProvider {
         // An answer that breaks off still has its status, and the status decides.
         let body = read_some(&mut response).await;
         if status.is_success() {
-            return Ok(Accepted { receipt: receipt(&body) });
+            return Ok(Accepted { receipt: receipt(&body), ..Accepted::default() });
         }
         if status.is_redirection() {
             return Err(SendError::Permanent(self.redirected(status, target.as_deref())));

@@ -128,6 +128,9 @@ fn message() -> Message {
         html: None,
         template: "order_confirmation".into(),
         data: RawValue::from_string(r#"{"amount":1e3}"#.into()).expect("json"),
+        category: "transactional".into(),
+        devices: Vec::new(),
+        unsubscribe_url: None,
         attempt: 2,
     }
 }

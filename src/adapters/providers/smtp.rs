@@ -99,7 +99,8 @@ impl Provider for SmtpProvider {
         match answer {
             Ok(Ok(answer)) => {
                 self.server.keep(connection);
-                Ok(Accepted { receipt: answer.first_line().map(excerpt).filter(|line| !line.is_empty()) })
+                let receipt = answer.first_line().map(excerpt).filter(|line| !line.is_empty());
+                Ok(Accepted { receipt, ..Accepted::default() })
             }
             Ok(Err(error)) => Err(self.refused(connection, &error).unwrap_or_else(|| {
                 SendError::Unknown(format!("the mail was sent and the answer is missing: {}", explain(&error)))

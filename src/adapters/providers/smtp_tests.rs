@@ -133,6 +133,9 @@ fn message() -> Message {
         html: None,
         template: "order_confirmation".into(),
         data: RawValue::from_string("{}".into()).expect("json"),
+        category: "transactional".into(),
+        devices: Vec::new(),
+        unsubscribe_url: None,
         attempt: 1,
     }
 }

@@ -33,6 +33,8 @@ fn recipient(row: &AnyRow) -> Result<Recipient, sqlx::Error> {
         phone: row.try_get("phone")?,
         locale: row.try_get("locale")?,
         time_zone: row.try_get("time_zone")?,
+        // The directory wrote them, so they read back; a stranger's edit costs the devices, not the recipient.
+        devices: serde_json::from_str(row.try_get("devices")?).unwrap_or_default(),
     })
 }
 
@@ -47,7 +49,7 @@ pub(super) async fn attach(database: &Database, claimed: &mut [Claimed]) -> Resu
     let ids = id_rows(wanted.into_iter());
     let statement = format!(
         "SELECT c.id AS id, c.email AS email, c.phone AS phone, c.locale AS locale, c.time_zone AS time_zone,
-                c.version AS version
+                c.devices AS devices, c.version AS version
          FROM {} JOIN recipients c ON c.id = r.id",
         database.dialect.rows(&[("id", "text")])
     );

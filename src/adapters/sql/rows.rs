@@ -10,7 +10,7 @@ use crate::domain::time::format_utc;
 use crate::ports::ledger::{AttemptView, Claimed, NotificationView, OriginCoordinates, State};
 
 /// The columns that a claim returns.
-pub const CLAIM_COLUMNS: &str = "seq, id, aggregate_id, channel, recipient, template, correlation_id, caused_at, request, \
+pub const CLAIM_COLUMNS: &str = "seq, id, aggregate_id, channel, recipient, template, category, correlation_id, caused_at, request, \
      origin_topic, origin_partition, origin_offset, origin_key, headers, lane, round, attempts, unknowns, \
      next_attempt_at, first_failure_at";
 
@@ -45,6 +45,7 @@ pub fn claimed(row: &AnyRow) -> Result<((i64, i64), Claimed), Error> {
         aggregate_id: row.try_get("aggregate_id")?,
         channel,
         template: row.try_get("template")?,
+        category: row.try_get("category")?,
         recipient: row.try_get("recipient")?,
         contact: None,
         contact_version: 0,
