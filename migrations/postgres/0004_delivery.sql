@@ -12,7 +12,7 @@ ALTER TABLE notifications
 
 CREATE INDEX notifications_about ON notifications (about, template)
     WHERE state IN ('pending', 'retrying', 'awaiting_contact') AND about IS NOT NULL;
-CREATE INDEX notifications_digest ON notifications (digest_id) WHERE digest_id IS NOT NULL;
+CREATE INDEX notifications_digest ON notifications (digest_id) WHERE digest_id IS NOT NULL AND settled_at IS NULL;
 CREATE INDEX notifications_expiring ON notifications (expires_at)
     WHERE state IN ('pending', 'retrying', 'awaiting_contact') AND expires_at IS NOT NULL;
 CREATE INDEX notifications_settled ON notifications (settled_at) WHERE settled_at IS NOT NULL;

@@ -7,11 +7,13 @@ use super::breakers::Breakers;
 use crate::actors::dispatch::DispatchDuty;
 use crate::adapters::providers::{self, ProviderSettings};
 use crate::adapters::sql::Database;
-use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind};
+use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind, RecipientsConfig};
 use crate::delivery::decide;
 use crate::delivery::lane::{DispatchContext, LaneSettings};
 use crate::delivery::render::{TemplateError, Templates};
+use crate::delivery::rules::{HouseRules, TemplateRules, Throttle, TimeZoneOrUtc};
 use crate::delivery::schedule::Schedule;
+use crate::delivery::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
 
@@ -25,6 +27,24 @@ pub fn templates(config: &Config) -> Result<Templates, TemplateError> {
         templates.overlay(folder)?;
     }
     Ok(templates)
+}
+
+/// What templates decide beside their words.
+pub fn template_rules() -> TemplateRules {
+    TemplateRules::default()
+}
+
+fn house_rules(config: &RecipientsConfig) -> HouseRules {
+    HouseRules {
+        exempt_categories: config.exempt_categories.clone(),
+        default_time_zone: TimeZoneOrUtc(config.time_zone()),
+    }
+}
+
+/// The links with which recipients refuse more, when the service knows where it is reached.
+pub fn unsubscribe_links(config: &RecipientsConfig) -> Option<UnsubscribeLinks> {
+    let (base, secret) = (config.unsubscribe_base_url.as_ref()?, config.unsubscribe_secret.as_ref()?);
+    Some(UnsubscribeLinks::new(base.expose(), secret.expose()))
 }
 
 /// What an adapter needs to know of a provider.
@@ -55,8 +75,16 @@ pub fn dispatchers(
     clock: &SharedClock,
 ) -> Result<Vec<DispatchDuty>, String> {
     let templates = templates(config).map_err(|e| format!("delivery.templates_dir: {e}"))?;
+    let recipients = &config.delivery.recipients;
+    let window = recipients.throttle_window();
     let context = Arc::new(DispatchContext {
         ledger: Arc::new(database.clone()),
+        contacts: Arc::new(database.clone()),
+        rules: Arc::new(template_rules()),
+        house: house_rules(recipients),
+        throttle: recipients.throttle.map(|per_recipient| Throttle { per_recipient, window }),
+        unsubscribe: unsubscribe_links(recipients),
+        contact_patience: recipients.awaiting_contact(),
         templates: Arc::new(templates),
         schedule: Schedule::new(config.delivery.retry.schedule()),
         clock: Arc::clone(clock),

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::breakers::Breakers;
+use super::delivery::template_rules;
 use super::kafka::{client_settings, topic_plans};
 use crate::actors::consumer_group::{Running, StartGroup};
 use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
@@ -21,6 +22,7 @@ use crate::consume::engine::{Engine, Limits};
 use crate::consume::letters::LetterPress;
 use crate::consume::stage::{Stage, TransactionalStage};
 use crate::consume::transactional::TransactionalEngine;
+use crate::delivery::desk::Desk;
 use crate::delivery::intake::IntakeStage;
 use crate::domain::dead_letter::Stage as StageName;
 use crate::domain::error::ErrorClass;
@@ -167,7 +169,13 @@ impl GroupParts<'_> {
         let metrics = self.metrics(topic, &id, StageName::Delivery);
         let channels: HashSet<_> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
         let ledger = Arc::new(self.database.clone());
-        let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels);
+        let desk = Desk {
+            ledger: Arc::new(self.database.clone()),
+            owner: format!("intake/{}", uuid::Uuid::new_v4().simple()),
+            lease: self.config.delivery.lease(),
+        };
+        let rules = Arc::new(template_rules());
+        let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels, rules, desk);
         self.at_least_once(id.clone(), self.topic(id, topic), Arc::new(stage), metrics)
     }
 

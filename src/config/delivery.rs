@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mistake::{MAX_MS, Mistake, is_faulty, rule, within};
 use super::provider::ProviderConfig;
+use super::recipients::RecipientsConfig;
 use crate::domain::channel::Channel;
 use crate::domain::recipient::is_email;
 
@@ -32,6 +33,7 @@ pub struct DeliveryConfig {
     pub max_in_flight: usize,
     pub poll_interval_ms: u64,
     pub retry: DeliveryRetryConfig,
+    pub recipients: RecipientsConfig,
     /// Their order within a channel is the order of failover.
     pub providers: Vec<ProviderConfig>,
 }
@@ -80,6 +82,7 @@ impl DeliveryConfig {
         for (index, wait) in self.retry.schedule_ms.iter().enumerate() {
             within(mistakes, &format!("delivery.retry.schedule_ms[{index}]"), *wait, 1..=MAX_MS);
         }
+        self.recipients.validate(mistakes);
         self.validate_providers(mistakes);
         self.validate_lease(mistakes);
     }
@@ -119,7 +122,7 @@ impl DeliveryConfig {
             format!("channel `{channel}` has no provider: its notifications become dead letters (no_provider)")
         });
         let unsigned = self.providers.iter().filter_map(ProviderConfig::warning);
-        orphans.chain(unsigned).collect()
+        orphans.chain(unsigned).chain(self.recipients.warning()).collect()
     }
 }
 

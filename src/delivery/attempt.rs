@@ -1,77 +1,53 @@
-//! One attempt, before and after: what is sent, and what its answer means for the ledger.
+//! What becomes of a claimed notification: the settlements without an attempt, and those after a provider's answer.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::contact::{Contact, resolve};
 use super::decide::{Next, Progress, Rules, after_failure};
 use super::lane::LaneSettings;
 use super::lifecycle;
-use super::render::Templates;
 use super::schedule::Schedule;
 use crate::domain::dead_letter::Failure;
-use crate::domain::error::{ErrorClass, panic_message};
-use crate::domain::notification::template_data;
 use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
-use crate::ports::provider::{Accepted, Message, SendError};
+use crate::ports::provider::{Accepted, SendError};
 use crate::telemetry::events::{self, Wait};
-
-/// Finds the address and the words of a notification, or settles it without an attempt.
-///
-/// # Errors
-/// The settlement of a notification that is not to be sent now.
-pub fn prepare(
-    templates: &Templates,
-    claimed: &Claimed,
-    owner: &str,
-    now: Timestamp,
-) -> Result<Message, Box<Settlement>> {
-    // Pure work, so a panic leaves nothing half-done: it costs this notification, not the lane.
-    catch_unwind(AssertUnwindSafe(|| compose(templates, claimed, owner, now))).unwrap_or_else(|panic| {
-        let reason = format!("rendering panicked: {}", panic_message(&*panic));
-        Err(refuse(claimed, owner, Failure::new(ErrorClass::Bug, "panic", reason, now), now))
-    })
-}
-
-fn compose(templates: &Templates, claimed: &Claimed, owner: &str, now: Timestamp) -> Result<Message, Box<Settlement>> {
-    let permanent = |code: &str, reason: String| {
-        refuse(claimed, owner, Failure::new(ErrorClass::Permanent, code, reason, now), now)
-    };
-    let data = template_data(&claimed.request_json).map_err(|e| permanent(e.code(), e.to_string()))?;
-    let to = match resolve(claimed.channel, claimed.recipient.as_deref(), claimed.contact.as_ref(), data.get()) {
-        Contact::Found(to) => to,
-        Contact::Invalid(reason) => return Err(permanent("invalid_address", reason)),
-        Contact::Missing => {
-            let recipient = claimed.recipient.as_deref().unwrap_or_default();
-            events::awaiting_contact(claimed.channel.as_str(), &claimed.id, recipient);
-            return Err(Box::new(unsent(claimed, owner, State::AwaitingContact, now)));
-        }
-    };
-    let words = templates.render(&claimed.template, claimed.channel, &data).map_err(|e| permanent(e.code, e.reason))?;
-    Ok(Message {
-        id: claimed.id.clone(),
-        channel: claimed.channel,
-        recipient: claimed.recipient.clone(),
-        to,
-        subject: words.subject,
-        body: words.text,
-        html: words.html,
-        template: claimed.template.clone(),
-        category: claimed.category.clone(),
-        data,
-        devices: claimed.contact.as_ref().map(|c| c.devices.clone()).unwrap_or_default(),
-        unsubscribe_url: None,
-        attempt: claimed.attempts + 1,
-    })
-}
 
 /// A notification that goes back as it was.
 pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
     let state = if claimed.attempts == 0 { State::Pending } else { State::Retrying };
     Settlement { next_attempt_at: Some(now), ..unsent(claimed, owner, state, now) }
+}
+
+/// A notification that waits until a later time, without an attempt.
+pub fn postpone(claimed: &Claimed, owner: &str, at: Timestamp, reason: String, now: Timestamp) -> Settlement {
+    Settlement { next_attempt_at: Some(at), reason: Some(reason), ..put_back(claimed, owner, now) }
+}
+
+/// A follower of a digest that waits for its leader again.
+pub fn follow_on(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
+    unsent(claimed, owner, State::Pending, now)
+}
+
+/// A notification that waits for its recipient's address.
+pub fn await_contact(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
+    let recipient = claimed.recipient.as_deref().unwrap_or_default();
+    events::awaiting_contact(claimed.channel.as_str(), &claimed.id, recipient);
+    unsent(claimed, owner, State::AwaitingContact, now)
+}
+
+/// A notification that is not sent, and that is no failure: `state` is suppressed, expired or cancelled.
+pub fn not_sent(
+    claimed: &Claimed,
+    owner: &str,
+    state: State,
+    code: &str,
+    reason: impl Into<String>,
+    now: Timestamp,
+) -> Settlement {
+    let settlement = unsent(claimed, owner, state, now);
+    call_off(settlement, claimed, claimed.attempts, code, reason.into(), now)
 }
 
 /// A settlement without an attempt.
@@ -93,9 +69,10 @@ fn unsent(claimed: &Claimed, owner: &str, state: State, now: Timestamp) -> Settl
     }
 }
 
-fn refuse(claimed: &Claimed, owner: &str, failure: Failure, now: Timestamp) -> Box<Settlement> {
+/// A notification that cannot be sent at all.
+pub fn refuse(claimed: &Claimed, owner: &str, failure: Failure, now: Timestamp) -> Settlement {
     let settlement = unsent(claimed, owner, State::Failed, now);
-    Box::new(fail(settlement, claimed, claimed.attempts, failure, now))
+    fail(settlement, claimed, claimed.attempts, failure, now)
 }
 
 /// Adds what the world is told about a failed notification.
@@ -110,8 +87,8 @@ fn fail(settlement: Settlement, claimed: &Claimed, attempts: u32, mut failure: F
     }
 }
 
-/// Adds what the world is told about a notification that nobody wants.
-fn suppress(
+/// Adds what the world is told about a notification that is not sent.
+fn call_off(
     settlement: Settlement,
     claimed: &Claimed,
     attempts: u32,
@@ -119,9 +96,8 @@ fn suppress(
     reason: String,
     now: Timestamp,
 ) -> Settlement {
-    events::not_sent(claimed.channel.as_str(), &claimed.id, State::Suppressed.as_str(), &reason);
+    events::not_sent(claimed.channel.as_str(), &claimed.id, settlement.state.as_str(), &reason);
     Settlement {
-        state: State::Suppressed,
         outbox: vec![lifecycle::suppressed(claimed, attempts, code, &reason, now)],
         reason: Some(reason),
         ..settlement
@@ -137,6 +113,7 @@ pub fn count_settled(settlements: &[Settlement], taken: &[String]) {
 }
 
 /// A provider's answer to an attempt.
+#[derive(Clone, Copy)]
 pub struct Answered<'a> {
     /// What was sent.
     pub claimed: &'a Claimed,
@@ -162,7 +139,6 @@ pub fn conclude(
 ) -> Settlement {
     let Answered { claimed, number, .. } = *answered;
     let outcome = outcome(answered.result);
-    events::provider_answered(&lane.name, outcome.as_str());
     let mut end = AttemptEnd {
         number,
         outcome,
@@ -238,7 +214,8 @@ fn after(
         }
         Next::Suppressed => {
             let reason = format!("provider {provider}: {error}");
-            suppress(settlement, claimed, attempts, "suppressed_by_provider", reason, now)
+            let settlement = Settlement { state: State::Suppressed, ..settlement };
+            call_off(settlement, claimed, attempts, "suppressed_by_provider", reason, now)
         }
         Next::Failed { class, code } => {
             let reason = format!("provider {provider}: {error}");
@@ -248,7 +225,30 @@ fn after(
     }
 }
 
-fn outcome(result: &Result<Accepted, SendError>) -> Outcome {
+/// The settlement of a notification that travelled with another one: it fares as that one did.
+pub fn conclude_follower(
+    leader: &Answered<'_>,
+    follower: &Claimed,
+    lane: &LaneSettings,
+    schedule: &Schedule,
+    owner: &str,
+    now: Timestamp,
+) -> Settlement {
+    let (round, unknowns) = (leader.claimed.round, leader.claimed.unknowns);
+    let follower = Claimed { round, lane: leader.claimed.lane, unknowns, ..follower.clone() };
+    let settlement = conclude(&Answered { claimed: &follower, ..*leader }, lane, schedule, owner, now);
+    match settlement.state {
+        State::Retrying => follow_on(&follower, owner, now),
+        State::Sent => {
+            let reason = Some(format!("in the digest {}", leader.claimed.id));
+            Settlement { attempt: None, reason, ..settlement }
+        }
+        _ => Settlement { attempt: None, ..settlement },
+    }
+}
+
+/// What a provider's answer is called.
+pub fn outcome(result: &Result<Accepted, SendError>) -> Outcome {
     match result {
         Ok(_) => Outcome::Accepted,
         Err(SendError::RateLimited { .. }) => Outcome::RateLimited,

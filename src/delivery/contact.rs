@@ -27,8 +27,13 @@ pub fn resolve(channel: Channel, recipient: Option<&str>, known: Option<&Recipie
     let directory = known.and_then(|r| match channel {
         Channel::Email => r.email.clone(),
         Channel::Sms => r.phone.clone(),
+        Channel::Push => r.devices.first().map(|device| device.token.clone()),
         _ => None,
     });
+    if channel == Channel::Push {
+        // Tokens have no shape that could be checked, and an id could be taken for one.
+        return directory.map_or(Contact::Missing, |token| Contact::Found(Some(token)));
+    }
     let carried = carried(channel, data);
     let itself = recipient.filter(|r| is_address_for(channel, r)).map(str::to_owned);
     let candidates = [directory, itself, carried];

@@ -8,6 +8,8 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use metrics::{Counter, counter};
 
+use super::desk::Desk;
+use super::rules::TemplateRules;
 use crate::consume::batch_write::{BatchWriter, Rows};
 use crate::consume::stage::{Decision, Durable, Stage};
 use crate::domain::catalog::NOTIFICATION_REQUESTED;
@@ -27,15 +29,27 @@ pub struct IntakeStage {
     breakers: [Arc<BreakerCell>; 1],
     /// Channels that have a provider.
     channels: HashSet<Channel>,
+    rules: Arc<TemplateRules>,
+    desk: Arc<Desk>,
     duplicates: Counter,
 }
 
 impl IntakeStage {
     /// A stage over the ledger, behind the database's breaker.
-    pub fn new(ledger: Arc<dyn NotificationLedger>, breaker: Arc<BreakerCell>, channels: HashSet<Channel>) -> Self {
+    pub fn new(
+        ledger: Arc<dyn NotificationLedger>,
+        breaker: Arc<BreakerCell>,
+        channels: HashSet<Channel>,
+        rules: Arc<TemplateRules>,
+        desk: Desk,
+    ) -> Self {
         let duplicates = counter!(DUPLICATES_SKIPPED, "stage" => "delivery");
         duplicates.increment(0);
-        Self { ledger, breakers: [breaker], channels, duplicates }
+        Self { ledger, breakers: [breaker], channels, rules, desk: Arc::new(desk), duplicates }
+    }
+
+    fn requests(&self) -> Requests {
+        Requests { ledger: Arc::clone(&self.ledger), desk: Arc::clone(&self.desk) }
     }
 
     fn read(&self, record: &Record, now: Timestamp) -> Result<Option<NewNotification>, Failure> {
@@ -49,7 +63,8 @@ impl IntakeStage {
             let reason = format!("no provider is configured for channel {}", request.channel);
             return Err(Failure::new(ErrorClass::Permanent, "no_provider", reason, now));
         }
-        Ok(Some(NewNotification { request, origin: Origin::from(record), received_at: now }))
+        let handling = self.rules.handling(&request, request.data.as_deref(), now);
+        Ok(Some(NewNotification { request, origin: Origin::from(record), received_at: now, handling }))
     }
 }
 
@@ -71,7 +86,7 @@ impl Stage for IntakeStage {
 
     async fn begin(&self, effects: Vec<NewNotification>) -> Durable {
         let [breaker] = &self.breakers;
-        let writer = BatchWriter { rows: Requests(Arc::clone(&self.ledger)), breaker: Arc::clone(breaker) };
+        let writer = BatchWriter { rows: self.requests(), breaker: Arc::clone(breaker) };
         let duplicates = self.duplicates.clone();
         async move {
             let written = writer.write_all(&effects).await;
@@ -88,7 +103,10 @@ impl Stage for IntakeStage {
 }
 
 /// Requests as rows of the ledger.
-struct Requests(Arc<dyn NotificationLedger>);
+struct Requests {
+    ledger: Arc<dyn NotificationLedger>,
+    desk: Arc<Desk>,
+}
 
 #[async_trait]
 impl Rows for Requests {
@@ -101,6 +119,11 @@ impl Rows for Requests {
     }
 
     async fn write(&self, rows: &[NewNotification]) -> Result<u64, LedgerError> {
-        self.0.insert(rows).await.map(|inserted| inserted.new)
+        let inserted = self.ledger.insert(rows).await?;
+        // Before their offsets are stored: after a crash in between they come again, and replace again.
+        for new in rows.iter().filter(|new| !new.handling.supersedes.is_empty()) {
+            self.desk.supersede(new).await?;
+        }
+        Ok(inserted.new)
     }
 }

@@ -11,19 +11,24 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::attempt::{Answered, conclude, count_settled, prepare, put_back};
+use super::attempt::{Answered, conclude, conclude_follower, count_settled, follow_on, outcome, put_back};
 use super::decide::OnUnknown;
 use super::held::Held;
+use super::prepare::{Preparation, Prepared, Ready};
 use super::render::Templates;
+use super::rules::{HouseRules, TemplateRules, Throttle};
 use super::schedule::Schedule;
+use super::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
+use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError, NotificationLedger, Settlement};
-use crate::ports::provider::{Accepted, Message, Provider, SendError};
+use crate::ports::provider::{Accepted, Provider, SendError};
 use crate::resilience::breaker::{CallOutcome, Position};
 use crate::resilience::breaker_cell::{BreakerCell, Permit};
 use crate::resilience::retry::Waits;
 use crate::resilience::token_bucket::TokenBucket;
+use crate::telemetry::events;
 use crate::telemetry::metric_definitions::DELIVERY_SECONDS;
 
 /// After the first answer, others are waited for this long: settling together is what makes settling fast.
@@ -39,8 +44,20 @@ const MIN_NAP: Duration = Duration::from_millis(5);
 pub struct DispatchContext {
     /// Keeps the notifications.
     pub ledger: Arc<dyn NotificationLedger>,
+    /// The recipients directory, which learns from answers too.
+    pub contacts: Arc<dyn Contacts>,
     /// Their words.
     pub templates: Arc<Templates>,
+    /// What templates decide beside the words.
+    pub rules: Arc<TemplateRules>,
+    /// What holds for all recipients.
+    pub house: HouseRules,
+    /// How many a recipient gets.
+    pub throttle: Option<Throttle>,
+    /// Links to refuse more.
+    pub unsubscribe: Option<UnsubscribeLinks>,
+    /// For how long a notification waits for a contact.
+    pub contact_patience: Duration,
     /// Waits between rounds.
     pub schedule: Schedule,
     /// Time.
@@ -91,6 +108,7 @@ pub struct Lane {
 
 struct Answer {
     claimed: Claimed,
+    followers: Vec<Claimed>,
     to: String,
     number: u32,
     probe: bool,
@@ -236,23 +254,34 @@ impl Lane {
         settled: &mut Vec<Settlement>,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        let mut ready = Vec::with_capacity(claimed.len());
-        for claimed in claimed {
-            let Some(permit) = self.settings.breaker.acquire() else {
-                settled.push(put_back(&claimed, &self.owner, now));
-                continue;
-            };
-            match prepare(&self.context.templates, &claimed, &self.owner, now) {
-                Ok(message) => ready.push((message, claimed, permit)),
-                Err(settlement) => settled.push(*settlement),
+        let preparation =
+            Preparation { context: &self.context, channel: self.settings.channel, owner: &self.owner, now };
+        let ids: Vec<String> = claimed.iter().map(|c| c.id.clone()).collect();
+        let prepared = self.guarded(preparation.run(claimed)).await;
+        let Ok(Prepared { ready, settled: decided }) = prepared else {
+            // Nobody renews their leases, and whoever takes them over decides anew.
+            self.held.remove(ids.iter().map(String::as_str));
+            return prepared.map(drop);
+        };
+        settled.extend(decided);
+        self.held.add(ready.iter().flat_map(|r| &r.followers).map(|f| f.id.as_str()));
+        let mut permitted = Vec::with_capacity(ready.len());
+        for ready in ready {
+            match self.settings.breaker.acquire() {
+                Some(permit) => permitted.push((ready, permit)),
+                None => {
+                    settled.push(put_back(&ready.claimed, &self.owner, now));
+                    settled.extend(ready.followers.iter().map(|f| follow_on(f, &self.owner, now)));
+                }
             }
         }
-        let starts: Vec<AttemptStart> = ready
+        let starts: Vec<AttemptStart> = permitted
             .iter()
-            .map(|(message, ..)| AttemptStart {
-                id: message.id.clone(),
-                number: message.attempt,
+            .map(|(ready, _)| AttemptStart {
+                id: ready.message.id.clone(),
+                number: ready.message.attempt,
                 provider: self.settings.name.clone(),
+                template_version: Some(ready.version.clone()),
                 started_at: now,
             })
             .collect();
@@ -263,23 +292,20 @@ impl Lane {
         // lease, and whoever takes it over finds the truth in the table.
         let begun = self.guarded(self.context.ledger.begin_attempts(&self.owner, &starts)).await;
         let begun_ids: HashSet<&str> = begun.iter().flatten().map(String::as_str).collect();
-        for (message, claimed, permit) in ready {
-            if begun_ids.contains(message.id.as_str()) {
-                sends.spawn(self.send(message, claimed, permit));
+        for (ready, permit) in permitted {
+            if begun_ids.contains(ready.message.id.as_str()) {
+                sends.spawn(self.send(ready, permit));
             } else {
-                self.held.remove(std::iter::once(message.id.as_str()));
+                let followers = ready.followers.iter().map(|f| f.id.as_str());
+                self.held.remove(std::iter::once(ready.message.id.as_str()).chain(followers));
             }
         }
         begun.map(drop)
     }
 
-    fn send(
-        &self,
-        message: Message,
-        claimed: Claimed,
-        permit: Permit,
-    ) -> impl Future<Output = Answer> + Send + 'static {
+    fn send(&self, ready: Ready, permit: Permit) -> impl Future<Output = Answer> + Send + 'static {
         let (settings, clock) = (Arc::clone(&self.settings), Arc::clone(&self.context.clock));
+        let Ready { message, claimed, followers, .. } = ready;
         async move {
             let started = clock.monotonic();
             let provider = Arc::clone(&settings.provider);
@@ -306,7 +332,7 @@ impl Lane {
                     | SendError::RateLimited { .. },
                 ) => CallOutcome::Success,
             });
-            Answer { claimed, to, number, probe, started, result }
+            Answer { claimed, followers, to, number, probe, started, result }
         }
     }
 
@@ -328,7 +354,11 @@ impl Lane {
             duration,
             result: &answer.result,
         };
-        settled.push(conclude(&concluded, &self.settings, &self.context.schedule, &self.owner, now));
+        events::provider_answered(&self.settings.name, outcome(&answer.result).as_str());
+        let (settings, schedule) = (&self.settings, &self.context.schedule);
+        settled.push(conclude(&concluded, settings, schedule, &self.owner, now));
+        let fare = |follower| conclude_follower(&concluded, follower, settings, schedule, &self.owner, now);
+        settled.extend(answer.followers.iter().map(fare));
     }
 
     /// Waits for an answer, for work, for the end of a pause, or for the stop.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{conclude_interrupted, count_settled, put_back};
 use super::decide::{OnUnknown, Rules};
+use super::desk::Desk;
 use super::held::Held;
 use super::lane::{DispatchContext, LaneSettings};
 use crate::domain::channel::Channel;
@@ -64,6 +65,9 @@ impl LeaseKeeper {
         // A provider that was taken out of the configuration leaves no notification behind, nor does an instance that
         // still has the old one.
         ledger.fold_lanes(self.channel, self.lanes.len() as u16).await?;
+        let desk = Desk { ledger: Arc::clone(ledger), owner: self.owner.clone(), lease: self.context.lease };
+        desk.expire(self.channel, self.context.contact_patience, now).await?;
+        ledger.release_followers(self.channel, now).await?;
         if !take_over {
             return Ok(());
         }

@@ -94,6 +94,12 @@ struct RequestWire<'a> {
     category: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+    #[serde(default)]
+    critical: Option<bool>,
+    #[serde(borrow, default)]
+    send_at: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    expires_at: Option<Cow<'a, str>>,
 }
 
 /// A `NotificationRequested` as the delivery stage reads it.
@@ -111,6 +117,14 @@ pub struct Request {
     pub causation_id: Option<String>,
     /// When the event behind the request happened (the request's own time when unknown).
     pub caused_at: Timestamp,
+    /// It waits neither for the end of quiet hours nor for the throttle.
+    pub critical: bool,
+    /// Not to be sent before.
+    pub send_at: Option<Timestamp>,
+    /// Not to be sent from then on.
+    pub expires_at: Option<Timestamp>,
+    /// The template's variables as JSON text, where there are any.
+    pub data: Option<String>,
 }
 
 impl Request {
@@ -141,6 +155,7 @@ impl Request {
                 non_empty(field, text)?;
             }
         }
+        let (send_at, expires_at) = (moment("data.sendAt", wire.send_at)?, moment("data.expiresAt", wire.expires_at)?);
         let caused_at = envelope.metadata.caused_at.as_deref().and_then(super::time::parse_rfc3339);
         Ok(Self {
             id: envelope.event_id.to_string(),
@@ -152,8 +167,19 @@ impl Request {
             correlation_id: envelope.correlation_id().to_owned(),
             causation_id: envelope.metadata.causation_id.as_deref().map(str::to_owned),
             caused_at: caused_at.unwrap_or(envelope.occurred_at),
+            critical: wire.critical.unwrap_or_default(),
+            send_at,
+            expires_at,
+            data: wire.data.map(|data| data.get().to_owned()),
         })
     }
+}
+
+fn moment(field: &str, text: Option<Cow<'_, str>>) -> Result<Option<Timestamp>, DecodeError> {
+    let parse = |text: Cow<'_, str>| {
+        super::time::parse_rfc3339(&text).ok_or_else(|| DecodeError::invalid(field, "expected an RFC 3339 date-time"))
+    };
+    text.map(parse).transpose()
 }
 
 /// The template's variables inside the text of a request's envelope; an empty object when it has none.
@@ -223,6 +249,8 @@ mod tests {
             (r#"{"type":"email","recipient":"\u0000","template":"t"}"#, "data.recipient"),
             (r#"{"type":"email","recipient":"r","template":"t","data":[1]}"#, "data.data"),
             (r#"{"recipient":"r","template":"t"}"#, "data.type"),
+            (r#"{"type":"email","recipient":"r","template":"t","sendAt":"tomorrow"}"#, "data.sendAt"),
+            (r#"{"type":"email","recipient":"r","template":"t","expiresAt":7}"#, "data.expiresAt"),
         ] {
             let json = base.replace("DATA", data);
             let envelope = Envelope::decode(Some(json.as_bytes())).expect("envelope");

@@ -76,13 +76,31 @@ pub fn is_web_url(text: &str) -> bool {
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
+/// An address as it is compared: mail programs keep the letters' case, and mailboxes ignore it.
+pub fn comparable(channel: Channel, address: &str) -> String {
+    match channel {
+        Channel::Email => address.to_lowercase(),
+        _ => address.to_owned(),
+    }
+}
+
+/// An address as it is shown to those who need not know it.
+pub fn masked(address: &str) -> String {
+    let shown = |text: &str| text.chars().next().map_or_else(String::new, |first| format!("{first}***"));
+    match address.rsplit_once('@') {
+        Some((local, domain)) => format!("{}@{domain}", shown(local)),
+        None if address.starts_with('+') && address.len() > 4 => format!("+***{}", &address[address.len() - 2..]),
+        None => shown(address),
+    }
+}
+
 /// True when the text is an address of the kind that the channel sends to.
 pub fn is_address_for(channel: Channel, text: &str) -> bool {
     match channel {
         Channel::Email => is_email(text),
         Channel::Sms => is_phone(text),
         Channel::Webhook => is_web_url(text),
-        // Devices and inboxes are found through the directory; alerts need no address.
+        // Inboxes are found by the recipient's id; alerts need no address.
         Channel::Push | Channel::InApp | Channel::AdminAlert => false,
     }
 }

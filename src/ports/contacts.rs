@@ -1,9 +1,36 @@
-//! The recipients directory.
+//! The recipients directory: how people are reached, what they want to get, and which addresses get nothing.
 
 use async_trait::async_trait;
 
 use super::ledger::LedgerError;
+use crate::domain::channel::Channel;
+use crate::domain::preferences::Preferences;
 use crate::domain::recipient::Recipient;
+
+/// An address that nothing is sent to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct Suppression {
+    pub channel: Channel,
+    pub address: String,
+    /// `bounce`, `complaint`, or whatever an operator says.
+    pub reason: String,
+    pub created_at: String,
+}
+
+/// What an erasure removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct Erased {
+    pub recipients: u64,
+    pub preferences: u64,
+    pub inbox_entries: u64,
+    /// Kept as counts, without anything personal.
+    pub notifications: u64,
+    pub dead_letters: u64,
+}
 
 /// Knows how recipients are reached.
 #[async_trait]
@@ -14,9 +41,62 @@ pub trait Contacts: Send + Sync {
     /// When nothing of it was stored.
     async fn learn(&self, recipients: Vec<Recipient>) -> Result<(), LedgerError>;
 
+    /// Replaces what is known about a recipient. Wakes what waits for the contact.
+    ///
+    /// # Errors
+    /// When nothing of it was stored.
+    async fn put(&self, recipient: Recipient) -> Result<(), LedgerError>;
+
     /// What is known about one recipient.
     ///
     /// # Errors
     /// When the directory cannot be read.
     async fn recipient(&self, id: &str) -> Result<Option<Recipient>, LedgerError>;
+
+    /// Removes devices that no longer exist.
+    ///
+    /// # Errors
+    /// When none was removed.
+    async fn forget_devices(&self, id: &str, tokens: &[String]) -> Result<(), LedgerError>;
+
+    /// Removes everything personal about a recipient from every table; counts stay. What is waiting for the recipient
+    /// must have been settled before.
+    ///
+    /// # Errors
+    /// When nothing was removed.
+    async fn erase(&self, id: &str) -> Result<Erased, LedgerError>;
+
+    /// What a recipient wants to get.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn preferences(&self, id: &str) -> Result<Option<Preferences>, LedgerError>;
+
+    /// Replaces what a recipient wants to get.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    async fn set_preferences(&self, id: &str, preferences: &Preferences) -> Result<(), LedgerError>;
+
+    /// Adds addresses that nothing is sent to; one that is there keeps its reason.
+    ///
+    /// # Errors
+    /// When none was stored.
+    async fn suppress(&self, channel: Channel, addresses: &[String], reason: &str) -> Result<(), LedgerError>;
+
+    /// Removes an address from them. False when it was none of them.
+    ///
+    /// # Errors
+    /// When it was not removed.
+    async fn unsuppress(&self, channel: Channel, address: &str) -> Result<bool, LedgerError>;
+
+    /// Suppressed addresses in order, after this one.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    async fn suppressions(
+        &self,
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> Result<Vec<Suppression>, LedgerError>;
 }

@@ -1,5 +1,8 @@
 //! The notification ledger: every notification, its state, its attempts.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -7,6 +10,7 @@ use tokio::sync::watch;
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Origin;
 use crate::domain::notification::Request;
+use crate::domain::preferences::Preferences;
 use crate::domain::recipient::Recipient;
 
 /// Why the ledger did not do what it was asked.
@@ -88,6 +92,61 @@ pub struct NewNotification {
     pub origin: Origin,
     /// When it arrived.
     pub received_at: Timestamp,
+    /// What its template and its request ask for beside the sending.
+    pub handling: Handling,
+}
+
+/// How a notification is handled beside being sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// It waits neither for the end of quiet hours nor for the throttle.
+    pub critical: bool,
+    /// Not to be sent from then on.
+    pub expires_at: Option<Timestamp>,
+    /// What it is about, where another one may replace it.
+    pub about: Option<String>,
+    /// Templates of waiting notifications that it replaces, when they are about the same.
+    pub supersedes: Vec<String>,
+    /// It is collected with others of its recipient and template for so long.
+    pub digest_window: Option<Duration>,
+}
+
+/// Waiting notifications (pending, retrying, awaiting a contact) that somebody wants to settle out of turn.
+#[derive(Debug, Clone)]
+pub enum Selection {
+    /// These.
+    Ids(Vec<String>),
+    /// Those that this one replaces.
+    SupersededBy {
+        /// What they are about.
+        about: String,
+        /// Whom they are for.
+        recipient: Option<String>,
+        /// Of which templates.
+        templates: Vec<String>,
+        /// Not this one itself.
+        except: String,
+        /// Caused no later than it.
+        caused_at: Timestamp,
+    },
+    /// Those of a channel whose time is over.
+    Expired {
+        /// The channel.
+        channel: Channel,
+        /// Now.
+        by: Timestamp,
+    },
+    /// Those of a channel that have waited for a contact for too long.
+    Forgotten {
+        /// The channel.
+        channel: Channel,
+        /// From this time or before.
+        waiting_since: Timestamp,
+    },
+    /// All of a recipient.
+    Recipient(String),
+    /// Those that travel with these.
+    DigestOf(Vec<String>),
 }
 
 /// What became of a batch of requests.
@@ -126,6 +185,14 @@ pub struct Claimed {
     pub contact: Option<Recipient>,
     /// The version of the directory's entry that was seen; 0 when there was none.
     pub contact_version: i64,
+    /// What the recipient wants to get, where that is known.
+    pub preferences: Option<Preferences>,
+    /// It waits for nothing.
+    pub critical: bool,
+    /// Not to be sent from then on.
+    pub expires_at: Option<Timestamp>,
+    /// The notification that carries it.
+    pub digest_id: Option<String>,
     pub correlation_id: String,
     pub caused_at: Timestamp,
     /// The request's envelope.
@@ -189,6 +256,8 @@ pub struct AttemptStart {
     pub id: String,
     pub number: u32,
     pub provider: String,
+    /// Of the words that are sent.
+    pub template_version: Option<String>,
     pub started_at: Timestamp,
 }
 
@@ -260,6 +329,9 @@ pub struct AttemptView {
     pub duration_ms: Option<i64>,
     pub receipt: Option<String>,
     pub error: Option<String>,
+    /// Which version of the template's words was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_version: Option<String>,
 }
 
 /// A notification as it is shown.
@@ -277,7 +349,35 @@ pub struct NotificationView {
     pub settled_at: Option<String>,
     pub receipt: Option<String>,
     pub reason: Option<String>,
+    /// When it is tried next, while it waits for a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The notification that carries this one along with others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<String>,
     pub attempts: Vec<AttemptView>,
+}
+
+/// What a list of notifications is narrowed to.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Search {
+    pub state: Option<State>,
+    pub channel: Option<Channel>,
+    pub recipient: Option<String>,
+    pub template: Option<String>,
+    pub causation_id: Option<String>,
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+    /// The place of the last one of the page before.
+    pub before: Option<i64>,
+    pub limit: usize,
 }
 
 /// One notification for the account of a run.
@@ -306,6 +406,68 @@ pub trait NotificationLedger: Send + Sync {
     /// # Errors
     /// When nothing was taken.
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// Takes waiting notifications out of their turn, under a lease, so that they can be settled. One that is being
+    /// sent is not waiting.
+    ///
+    /// # Errors
+    /// When nothing was taken.
+    async fn seize(
+        &self,
+        selection: &Selection,
+        owner: &str,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// Which of these addresses of a channel are suppressed, with the reason.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    async fn suppressed(&self, channel: Channel, addresses: &[&str]) -> Result<HashMap<String, String>, LedgerError>;
+
+    /// When each recipient last got non-critical notifications since `since`: how many, and the oldest of them.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    async fn sent_since(
+        &self,
+        channel: Channel,
+        recipients: &[&str],
+        since: Timestamp,
+    ) -> Result<HashMap<String, (u64, Timestamp)>, LedgerError>;
+
+    /// Moves notifications that were settled before `before` out of the ledger, at most so many, and keeps their
+    /// counts. Says how many it moved.
+    ///
+    /// # Errors
+    /// When none was moved.
+    async fn retire(&self, before: Timestamp, limit: usize) -> Result<u64, LedgerError>;
+
+    /// Lets notifications go on by themselves whose leading one is settled without them.
+    ///
+    /// # Errors
+    /// When none was let go.
+    async fn release_followers(&self, channel: Channel, now: Timestamp) -> Result<u64, LedgerError>;
+
+    /// Makes a notification that is settled, but was not sent, wait again from the beginning. False when there is no
+    /// such notification.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError>;
+
+    /// Notifications, the newest first.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn search(&self, search: &Search) -> Result<Vec<(i64, NotificationView)>, LedgerError>;
+
+    /// The request of a notification, as it came.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn request_of(&self, id: &str) -> Result<Option<String>, LedgerError>;
 
     /// When the lane's next notification is due.
     ///

@@ -12,9 +12,12 @@ use super::database::{Database, bounded, sql};
 use super::insert::text;
 use super::ledger::id_rows;
 use super::rows::millis;
+use super::{erasure, preferences};
+use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
-use crate::domain::recipient::Recipient;
-use crate::ports::contacts::Contacts;
+use crate::domain::preferences::Preferences;
+use crate::domain::recipient::{Device, Recipient};
+use crate::ports::contacts::{Contacts, Erased, Suppression};
 use crate::ports::ledger::{Claimed, LedgerError};
 
 #[derive(Serialize)]
@@ -24,6 +27,27 @@ struct Row<'a> {
     phone: Option<&'a str>,
     locale: Option<&'a str>,
     time_zone: Option<&'a str>,
+    devices: String,
+}
+
+const COLUMNS: [(&str, &str); 6] = [
+    ("id", "text"),
+    ("email", "text"),
+    ("phone", "text"),
+    ("locale", "text"),
+    ("time_zone", "text"),
+    ("devices", "text"),
+];
+
+fn row(r: &Recipient) -> Row<'_> {
+    Row {
+        id: &r.id,
+        email: r.email.as_deref(),
+        phone: r.phone.as_deref(),
+        locale: r.locale.as_deref(),
+        time_zone: r.time_zone.as_deref(),
+        devices: text(to_json(&r.devices)),
+    }
 }
 
 fn recipient(row: &AnyRow) -> Result<Recipient, sqlx::Error> {
@@ -48,23 +72,41 @@ pub(super) async fn attach(database: &Database, claimed: &mut [Claimed]) -> Resu
     }
     let ids = id_rows(wanted.into_iter());
     let statement = format!(
-        "SELECT c.id AS id, c.email AS email, c.phone AS phone, c.locale AS locale, c.time_zone AS time_zone,
-                c.devices AS devices, c.version AS version
-         FROM {} JOIN recipients c ON c.id = r.id",
+        "SELECT r.id AS id, c.email AS email, c.phone AS phone, c.locale AS locale, c.time_zone AS time_zone,
+                c.devices AS devices, c.version AS version, p.preferences AS preferences
+         FROM {} LEFT JOIN recipients c ON c.id = r.id LEFT JOIN preferences p ON p.recipient = r.id
+         WHERE c.id IS NOT NULL OR p.recipient IS NOT NULL",
         database.dialect.rows(&[("id", "text")])
     );
-    let known: HashMap<String, (Recipient, i64)> = bounded(async {
+    let known: HashMap<String, Known> = bounded(async {
         let rows = query(sql(statement)).bind(ids).fetch_all(&database.read).await?;
-        rows.iter().map(|row| Ok((row.try_get("id")?, (recipient(row)?, row.try_get("version")?)))).collect()
+        rows.iter().map(|row| Ok((row.try_get("id")?, known(row)?))).collect()
     })
     .await?;
     for claimed in claimed {
-        if let Some((contact, version)) = claimed.recipient.as_ref().and_then(|id| known.get(id)) {
-            claimed.contact = Some(contact.clone());
-            claimed.contact_version = *version;
+        if let Some(known) = claimed.recipient.as_ref().and_then(|id| known.get(id)) {
+            claimed.preferences.clone_from(&known.preferences);
+            if let Some((contact, version)) = &known.contact {
+                claimed.contact = Some(contact.clone());
+                claimed.contact_version = *version;
+            }
         }
     }
     Ok(())
+}
+
+/// What is known about a recipient: where it is reached, and what it wants.
+struct Known {
+    contact: Option<(Recipient, i64)>,
+    preferences: Option<Preferences>,
+}
+
+fn known(row: &AnyRow) -> Result<Known, sqlx::Error> {
+    let contact = match row.try_get::<Option<i64>, _>("version")? {
+        Some(version) => Some((recipient(row)?, version)),
+        None => None,
+    };
+    Ok(Known { contact, preferences: preferences::read(row)? })
 }
 
 /// One entry per recipient, later ones over earlier ones: a statement may touch a row only once.
@@ -92,52 +134,11 @@ fn merged(recipients: Vec<Recipient>) -> Vec<Recipient> {
 #[async_trait]
 impl Contacts for Database {
     async fn learn(&self, recipients: Vec<Recipient>) -> Result<(), LedgerError> {
-        let recipients = merged(recipients);
-        if recipients.is_empty() {
-            return Ok(());
-        }
-        let rows: Vec<Row<'_>> = recipients
-            .iter()
-            .map(|r| Row {
-                id: &r.id,
-                email: r.email.as_deref(),
-                phone: r.phone.as_deref(),
-                locale: r.locale.as_deref(),
-                time_zone: r.time_zone.as_deref(),
-            })
-            .collect();
-        let json = text(to_json(&rows));
-        let columns = [("id", "text"), ("email", "text"), ("phone", "text"), ("locale", "text"), ("time_zone", "text")];
-        let upsert = format!(
-            "INSERT INTO recipients (id, email, phone, locale, time_zone, version, updated_at)
-             SELECT r.id, r.email, r.phone, r.locale, r.time_zone, 1, $2 FROM {} WHERE true
-             ON CONFLICT (id) DO UPDATE SET
-                 email = COALESCE(excluded.email, recipients.email),
-                 phone = COALESCE(excluded.phone, recipients.phone),
-                 locale = COALESCE(excluded.locale, recipients.locale),
-                 time_zone = COALESCE(excluded.time_zone, recipients.time_zone),
-                 version = recipients.version + 1, updated_at = excluded.updated_at",
-            self.dialect.rows(&columns)
-        );
-        let wake = format!(
-            "UPDATE notifications SET state = 'pending', next_attempt_at = $2
-             FROM {} WHERE notifications.recipient = r.id AND notifications.state = 'awaiting_contact'",
-            self.dialect.rows(&[("id", "text")])
-        );
-        let now = millis(Timestamp::now());
-        let woken = bounded(async {
-            let mut tx = self.begin().await?;
-            query(self.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
-            query(sql(upsert)).bind(json.clone()).bind(now).execute(&mut *tx).await?;
-            let woken = query(sql(wake)).bind(json).bind(now).execute(&mut *tx).await?.rows_affected();
-            tx.commit().await?;
-            Ok(woken)
-        })
-        .await?;
-        if woken > 0 {
-            self.work.send_modify(|version| *version += 1);
-        }
-        Ok(())
+        store(self, &merged(recipients), Stored::Added).await
+    }
+
+    async fn put(&self, recipient: Recipient) -> Result<(), LedgerError> {
+        store(self, &[recipient], Stored::Whole).await
     }
 
     async fn recipient(&self, id: &str) -> Result<Option<Recipient>, LedgerError> {
@@ -148,4 +149,109 @@ impl Contacts for Database {
         })
         .await
     }
+
+    async fn forget_devices(&self, id: &str, tokens: &[String]) -> Result<(), LedgerError> {
+        let select = format!("SELECT devices FROM recipients WHERE id = $1 {}", self.dialect.for_update());
+        let update = "UPDATE recipients SET devices = $2, version = version + 1, updated_at = $3 WHERE id = $1";
+        bounded(async {
+            let mut tx = self.begin().await?;
+            let Some(row) = query(sql(select)).bind(id.to_owned()).fetch_optional(&mut *tx).await? else {
+                return Ok(());
+            };
+            let mut devices: Vec<Device> = serde_json::from_str(row.try_get("devices")?).unwrap_or_default();
+            devices.retain(|device| !tokens.contains(&device.token));
+            query(update)
+                .bind(id.to_owned())
+                .bind(text(to_json(&devices)))
+                .bind(millis(Timestamp::now()))
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    async fn erase(&self, id: &str) -> Result<Erased, LedgerError> {
+        erasure::erase(self, id).await
+    }
+
+    async fn preferences(&self, id: &str) -> Result<Option<Preferences>, LedgerError> {
+        preferences::preferences(self, id).await
+    }
+
+    async fn set_preferences(&self, id: &str, wanted: &Preferences) -> Result<(), LedgerError> {
+        preferences::set(self, id, wanted).await
+    }
+
+    async fn suppress(&self, channel: Channel, addresses: &[String], reason: &str) -> Result<(), LedgerError> {
+        preferences::suppress(self, channel, addresses, reason).await
+    }
+
+    async fn unsuppress(&self, channel: Channel, address: &str) -> Result<bool, LedgerError> {
+        preferences::unsuppress(self, channel, address).await
+    }
+
+    async fn suppressions(
+        &self,
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> Result<Vec<Suppression>, LedgerError> {
+        preferences::suppressions(self, after, limit).await
+    }
+}
+
+/// What becomes of fields that are absent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// They keep their value.
+    Added,
+    /// They become empty.
+    Whole,
+}
+
+impl Stored {
+    fn value(self, column: &str) -> String {
+        match self {
+            Self::Added => format!("COALESCE(excluded.{column}, recipients.{column})"),
+            Self::Whole => format!("excluded.{column}"),
+        }
+    }
+}
+
+async fn store(database: &Database, recipients: &[Recipient], stored: Stored) -> Result<(), LedgerError> {
+    if recipients.is_empty() {
+        return Ok(());
+    }
+    let json = text(to_json(&recipients.iter().map(row).collect::<Vec<_>>()));
+    let columns = ["email", "phone", "locale", "time_zone"];
+    let changes: Vec<String> = columns.iter().map(|column| format!("{column} = {}", stored.value(column))).collect();
+    // Events do not tell of devices.
+    let devices = if stored == Stored::Whole { "excluded.devices" } else { "recipients.devices" };
+    let upsert = format!(
+        "INSERT INTO recipients (id, email, phone, locale, time_zone, devices, version, updated_at)
+         SELECT r.id, r.email, r.phone, r.locale, r.time_zone, r.devices, 1, $2 FROM {} WHERE true
+         ON CONFLICT (id) DO UPDATE SET {}, devices = {devices},
+             version = recipients.version + 1, updated_at = excluded.updated_at",
+        database.dialect.rows(&COLUMNS),
+        changes.join(", ")
+    );
+    let wake = format!(
+        "UPDATE notifications SET state = 'pending', next_attempt_at = $2
+         FROM {} WHERE notifications.recipient = r.id AND notifications.state = 'awaiting_contact'",
+        database.dialect.rows(&[("id", "text")])
+    );
+    let now = millis(Timestamp::now());
+    let woken = bounded(async {
+        let mut tx = database.begin().await?;
+        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
+        query(sql(upsert)).bind(json.clone()).bind(now).execute(&mut *tx).await?;
+        let woken = query(sql(wake)).bind(json).bind(now).execute(&mut *tx).await?.rows_affected();
+        tx.commit().await?;
+        Ok(woken)
+    })
+    .await?;
+    if woken > 0 {
+        database.work.send_modify(|version| *version += 1);
+    }
+    Ok(())
 }

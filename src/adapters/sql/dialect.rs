@@ -34,11 +34,27 @@ impl Dialect {
         }
     }
 
+    /// As [`Self::skip_locked`], for one table of a join.
+    pub fn skip_locked_of(self, table: &str) -> String {
+        match self {
+            Self::Postgres => format!("FOR UPDATE OF {table} SKIP LOCKED"),
+            Self::Sqlite => String::new(),
+        }
+    }
+
     /// Holds rows that were read until the transaction ends, and reads what a transaction before it left.
     pub fn for_update(self) -> &'static str {
         match self {
             Self::Postgres => "FOR UPDATE",
             Self::Sqlite => "",
+        }
+    }
+
+    /// As [`Self::for_update`], for one table of a join.
+    pub fn for_update_of(self, table: &str) -> String {
+        match self {
+            Self::Postgres => format!("FOR UPDATE OF {table}"),
+            Self::Sqlite => String::new(),
         }
     }
 

@@ -1,15 +1,18 @@
 //! New notifications into the ledger.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use sqlx::query;
 
 use super::database::{Database, bounded, sql};
+use super::digests;
 use super::rows::millis;
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{Inserted, LedgerError, NewNotification};
 
-const COLUMNS: [(&str, &str); 17] = [
+const COLUMNS: [(&str, &str); 20] = [
     ("id", "text"),
     ("aggregate_id", "text"),
     ("channel", "text"),
@@ -27,6 +30,9 @@ const COLUMNS: [(&str, &str); 17] = [
     ("headers", "text"),
     ("next_attempt_at", "bigint"),
     ("created_at", "bigint"),
+    ("critical", "bigint"),
+    ("about", "text"),
+    ("expires_at", "bigint"),
 ];
 
 #[derive(Serialize)]
@@ -48,11 +54,16 @@ struct Row<'a> {
     headers: String,
     next_attempt_at: i64,
     created_at: i64,
+    critical: u8,
+    about: Option<&'a str>,
+    expires_at: Option<i64>,
 }
 
 fn row(new: &NewNotification) -> Row<'_> {
-    let (request, origin) = (&new.request, &new.origin);
+    let (request, origin, handling) = (&new.request, &new.origin, &new.handling);
     let received_at = millis(new.received_at);
+    let collected_until = handling.digest_window.map_or(0, |window| received_at.saturating_add(duration_ms(window)));
+    let not_before = request.send_at.map_or(0, millis).max(collected_until);
     Row {
         id: &request.id,
         aggregate_id: &request.aggregate_id,
@@ -69,9 +80,16 @@ fn row(new: &NewNotification) -> Row<'_> {
         origin_offset: origin.offset,
         origin_key: origin.key.as_deref().map(bytes::encode),
         headers: text(to_json(&origin.headers)),
-        next_attempt_at: received_at,
+        next_attempt_at: received_at.max(not_before),
         created_at: received_at,
+        critical: u8::from(handling.critical),
+        about: handling.about.as_deref(),
+        expires_at: handling.expires_at.map(millis),
     }
+}
+
+fn duration_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// JSON is UTF-8.
@@ -92,9 +110,18 @@ pub(super) async fn insert(database: &Database, batch: &[NewNotification]) -> Re
         picked.join(", "),
         database.dialect.rows(&COLUMNS),
     );
+    let collected: Vec<&str> =
+        batch.iter().filter(|n| n.handling.digest_window.is_some()).map(|n| n.request.id.as_str()).collect();
     let new = bounded(async {
-        let result = query(sql(statement)).bind(json).execute(&database.write).await?;
-        Ok(result.rows_affected())
+        if collected.is_empty() {
+            return Ok(query(sql(statement)).bind(json).execute(&database.write).await?.rows_affected());
+        }
+        let mut tx = database.begin().await?;
+        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
+        let new = query(sql(statement)).bind(json).execute(&mut *tx).await?.rows_affected();
+        digests::join(database, &mut tx, &collected).await?;
+        tx.commit().await?;
+        Ok(new)
     })
     .await?;
     if new > 0 {

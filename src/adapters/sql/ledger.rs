@@ -9,16 +9,16 @@ use sqlx::any::AnyRow;
 use sqlx::{Row as _, query};
 use tokio::sync::watch;
 
-use super::contacts;
 use super::database::{Database, bounded, sql};
 use super::insert::{insert, text};
 use super::rows::{CLAIM_COLUMNS, attempt, claimed, millis, state, timestamp, view};
 use super::settle::settle;
+use super::{contacts, preferences, retention, search, seize};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
     AttemptStart, Brief, ClaimRequest, Claimed, Inserted, LedgerError, NewNotification, NotificationLedger,
-    NotificationView, Settlement,
+    NotificationView, Search, Selection, Settlement,
 };
 
 #[derive(Serialize)]
@@ -26,6 +26,7 @@ struct StartRow<'a> {
     id: &'a str,
     number: u32,
     provider: &'a str,
+    template_version: Option<&'a str>,
     started_at: i64,
 }
 
@@ -36,7 +37,7 @@ pub(super) fn id_rows<'a>(ids: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// In the order in which they are due.
-fn in_order(rows: &[AnyRow]) -> Result<Vec<Claimed>, sqlx::Error> {
+pub(super) fn in_order(rows: &[AnyRow]) -> Result<Vec<Claimed>, sqlx::Error> {
     let mut all = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
     all.sort_by_key(|(order, _)| *order);
     Ok(all.into_iter().map(|(_, claimed)| claimed).collect())
@@ -83,6 +84,99 @@ impl NotificationLedger for Database {
         Ok(claimed)
     }
 
+    async fn seize(
+        &self,
+        selection: &Selection,
+        owner: &str,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError> {
+        seize::seize(self, selection, owner, lease_until, limit).await
+    }
+
+    async fn suppressed(&self, channel: Channel, addresses: &[&str]) -> Result<HashMap<String, String>, LedgerError> {
+        preferences::suppressed(self, channel, addresses).await
+    }
+
+    async fn sent_since(
+        &self,
+        channel: Channel,
+        recipients: &[&str],
+        since: Timestamp,
+    ) -> Result<HashMap<String, (u64, Timestamp)>, LedgerError> {
+        let statement = format!(
+            "SELECT n.recipient AS recipient, COUNT(*) AS sent, MIN(n.settled_at) AS oldest
+             FROM {} JOIN notifications n ON n.recipient = r.id
+             WHERE n.settled_at > $2 AND n.state = 'sent' AND n.channel = $3 AND n.critical = 0
+             GROUP BY n.recipient",
+            self.dialect.rows(&[("id", "text")])
+        );
+        bounded(async {
+            let rows = query(sql(statement))
+                .bind(id_rows(recipients.iter().copied()))
+                .bind(millis(since))
+                .bind(channel.as_str())
+                .fetch_all(&self.read)
+                .await?;
+            rows.iter()
+                .map(|row| {
+                    let sent: i64 = row.try_get("sent")?;
+                    Ok((row.try_get("recipient")?, (sent.unsigned_abs(), timestamp(row.try_get("oldest")?))))
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn retire(&self, before: Timestamp, limit: usize) -> Result<u64, LedgerError> {
+        retention::retire(self, before, limit).await
+    }
+
+    async fn release_followers(&self, channel: Channel, now: Timestamp) -> Result<u64, LedgerError> {
+        let statement = "UPDATE notifications SET digest_id = NULL, next_attempt_at = $1
+             WHERE digest_id IS NOT NULL AND settled_at IS NULL AND state IN ('pending', 'retrying') AND channel = $2
+               AND NOT EXISTS (SELECT 1 FROM notifications l
+                               WHERE l.id = notifications.digest_id AND l.settled_at IS NULL)";
+        let released = bounded(async {
+            let result = query(statement).bind(millis(now)).bind(channel.as_str()).execute(&self.write).await?;
+            Ok(result.rows_affected())
+        })
+        .await?;
+        if released > 0 {
+            self.work.send_modify(|version| *version += 1);
+        }
+        Ok(released)
+    }
+
+    async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
+        let statement = "UPDATE notifications
+             SET state = 'pending', next_attempt_at = $2, round = 0, lane = 0, unknowns = 0, reason = NULL,
+                 first_failure_at = NULL, settled_at = NULL, expires_at = NULL, digest_id = NULL
+             WHERE id = $1 AND state IN ('failed', 'suppressed', 'expired', 'cancelled')";
+        let reopened = bounded(async {
+            let result = query(statement).bind(id.to_owned()).bind(millis(now)).execute(&self.write).await?;
+            Ok(result.rows_affected() > 0)
+        })
+        .await?;
+        if reopened {
+            self.work.send_modify(|version| *version += 1);
+        }
+        Ok(reopened)
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<(i64, NotificationView)>, LedgerError> {
+        search::search(self, search).await
+    }
+
+    async fn request_of(&self, id: &str) -> Result<Option<String>, LedgerError> {
+        let statement = "SELECT request FROM notifications WHERE id = $1";
+        bounded(async {
+            let row = query(statement).bind(id.to_owned()).fetch_optional(&self.read).await?;
+            row.map(|row| row.try_get("request")).transpose()
+        })
+        .await
+    }
+
     async fn next_due(&self, channel: Channel, lane: u16) -> Result<Option<Timestamp>, LedgerError> {
         let statement = "SELECT MIN(next_attempt_at) AS due FROM notifications
              WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying')";
@@ -96,9 +190,21 @@ impl NotificationLedger for Database {
     async fn begin_attempts(&self, owner: &str, attempts: &[AttemptStart]) -> Result<Vec<String>, LedgerError> {
         let starts: Vec<StartRow<'_>> = attempts
             .iter()
-            .map(|a| StartRow { id: &a.id, number: a.number, provider: &a.provider, started_at: millis(a.started_at) })
+            .map(|a| StartRow {
+                id: &a.id,
+                number: a.number,
+                provider: &a.provider,
+                template_version: a.template_version.as_deref(),
+                started_at: millis(a.started_at),
+            })
             .collect();
-        let source = [("id", "text"), ("number", "bigint"), ("provider", "text"), ("started_at", "bigint")];
+        let source = [
+            ("id", "text"),
+            ("number", "bigint"),
+            ("provider", "text"),
+            ("template_version", "text"),
+            ("started_at", "bigint"),
+        ];
         // Held while the attempt is written: a take-over under way is waited for, and then the owner is another one.
         let rows = self.dialect.rows(&source);
         let statement = format!(
@@ -106,8 +212,8 @@ impl NotificationLedger for Database {
                  SELECT id AS my_id FROM notifications
                  WHERE id IN (SELECT r.id FROM {rows}) AND lease_owner = $2 AND state = 'sending'
                  ORDER BY id {})
-             INSERT INTO notification_attempts (notification_id, number, provider, started_at)
-             SELECT r.id, r.number, r.provider, r.started_at FROM {rows} JOIN mine ON my_id = r.id
+             INSERT INTO notification_attempts (notification_id, number, provider, template_version, started_at)
+             SELECT r.id, r.number, r.provider, r.template_version, r.started_at FROM {rows} JOIN mine ON my_id = r.id
              WHERE true
              RETURNING notification_id",
             self.dialect.for_update()
@@ -223,7 +329,7 @@ impl NotificationLedger for Database {
 
     async fn unsettled(&self, channel: Channel) -> Result<u64, LedgerError> {
         let statement = "SELECT COUNT(*) AS waiting FROM notifications
-             WHERE channel = $1 AND state NOT IN ('sent', 'failed')";
+             WHERE channel = $1 AND settled_at IS NULL";
         bounded(async {
             let row = query(statement).bind(channel.as_str()).fetch_one(&self.read).await?;
             Ok(row.try_get::<i64, _>("waiting")?.unsigned_abs())

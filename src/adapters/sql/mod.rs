@@ -5,12 +5,18 @@ mod conformance;
 mod contacts;
 mod database;
 mod dialect;
+mod digests;
+mod erasure;
 mod insert;
 mod ledger;
 mod letters;
 mod outbox;
+mod preferences;
 mod processed_events;
+mod retention;
 mod rows;
+mod search;
+mod seize;
 mod settle;
 
 pub use database::{Database, DatabaseError};

@@ -12,7 +12,7 @@ use crate::ports::ledger::{AttemptView, Claimed, NotificationView, OriginCoordin
 /// The columns that a claim returns.
 pub const CLAIM_COLUMNS: &str = "seq, id, aggregate_id, channel, recipient, template, category, correlation_id, caused_at, request, \
      origin_topic, origin_partition, origin_offset, origin_key, headers, lane, round, attempts, unknowns, \
-     next_attempt_at, first_failure_at";
+     next_attempt_at, first_failure_at, critical, expires_at, digest_id";
 
 /// Milliseconds since 1970.
 pub fn millis(at: Timestamp) -> i64 {
@@ -49,6 +49,10 @@ pub fn claimed(row: &AnyRow) -> Result<((i64, i64), Claimed), Error> {
         recipient: row.try_get("recipient")?,
         contact: None,
         contact_version: 0,
+        preferences: None,
+        critical: row.try_get::<i64, _>("critical")? != 0,
+        expires_at: optional("expires_at")?.map(timestamp),
+        digest_id: row.try_get("digest_id")?,
         correlation_id: row.try_get("correlation_id")?,
         caused_at: timestamp(row.try_get("caused_at")?),
         request_json: row.try_get("request")?,
@@ -82,6 +86,11 @@ pub fn view(row: &AnyRow) -> Result<NotificationView, Error> {
         settled_at: row.try_get::<Option<i64>, _>("settled_at")?.map(at),
         receipt: row.try_get("receipt")?,
         reason: row.try_get("reason")?,
+        next_attempt_at: row.try_get::<Option<i64>, _>("next_attempt_at")?.map(at),
+        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(at),
+        digest_id: row.try_get("digest_id")?,
+        correlation_id: row.try_get("correlation_id")?,
+        causation_id: row.try_get("causation_id")?,
         attempts: Vec::new(),
     })
 }
@@ -96,6 +105,7 @@ pub fn attempt(row: &AnyRow) -> Result<AttemptView, Error> {
         duration_ms: row.try_get("duration_ms")?,
         receipt: row.try_get("receipt")?,
         error: row.try_get("error")?,
+        template_version: row.try_get("template_version")?,
     })
 }
 

@@ -17,8 +17,8 @@ use crate::domain::notification::Request;
 use crate::domain::recipient::Recipient;
 use crate::domain::record::Headers;
 use crate::ports::ledger::{
-    AttemptEnd, AttemptStart, ClaimRequest, Claimed, NewNotification, NotificationLedger as _, NotificationView,
-    Outcome, Settlement, State,
+    AttemptEnd, AttemptStart, ClaimRequest, Claimed, Handling, NewNotification, NotificationLedger as _,
+    NotificationView, Outcome, Search, Selection, Settlement, State,
 };
 
 /// Makes two tests of each case, one for each database.
@@ -47,11 +47,15 @@ macro_rules! on_both_databases {
 mod contacts;
 mod content;
 mod dead_letters;
+mod desk;
+mod digests;
 mod lanes;
 mod leases;
 mod ledger;
 mod outbox;
 mod processed_events;
+mod recipients;
+mod retention;
 mod sequences;
 
 /// A database that nobody else uses.
@@ -125,6 +129,10 @@ fn new(id: &str, received: i64) -> NewNotification {
         correlation_id: "req-1".to_owned(),
         causation_id: Some(format!("cause of {id}")),
         caused_at: at(received - 5),
+        critical: false,
+        send_at: None,
+        expires_at: None,
+        data: None,
     };
     let origin = Origin {
         topic: "notification-events".to_owned(),
@@ -134,7 +142,7 @@ fn new(id: &str, received: i64) -> NewNotification {
         value: Some(format!(r#"{{"eventId":"{id}"}}"#).into_bytes()),
         headers: Headers::default(),
     };
-    NewNotification { request, origin, received_at: at(received) }
+    NewNotification { request, origin, received_at: at(received), handling: Handling::default() }
 }
 
 async fn insert(database: &Database, ids: &[&str]) {
@@ -172,7 +180,8 @@ fn set_of<'a>(claimed: impl IntoIterator<Item = &'a Claimed>) -> BTreeSet<&'a st
 }
 
 fn start(id: &str, number: u32) -> AttemptStart {
-    AttemptStart { id: id.to_owned(), number, provider: "mail".to_owned(), started_at: at(7) }
+    let (id, provider) = (id.to_owned(), "mail".to_owned());
+    AttemptStart { id, number, provider, template_version: Some("v1".to_owned()), started_at: at(7) }
 }
 
 async fn begin(database: &Database, owner: &str, id: &str, number: u32) -> bool {

@@ -1,0 +1,137 @@
+//! Notifications that are settled out of their turn.
+
+use super::*;
+use crate::ports::outbox::Outbox as _;
+
+on_both_databases!(
+    a_newer_notification_replaces_those_that_wait_about_the_same,
+    cancelling_reaches_what_waits_and_nothing_else,
+    what_is_past_its_time_expires_and_so_does_what_waits_for_a_contact_too_long,
+    a_settled_one_can_be_opened_again_unless_it_was_sent,
+    a_list_is_narrowed_and_goes_on_where_it_ended,
+);
+
+/// Settles what is selected, as the desk does; says how many.
+async fn call_off(database: &Database, selection: &Selection, state: State, now: i64) -> usize {
+    let seized = database.seize(selection, "desk", at(now + LEASE), 100).await.expect("seizes");
+    let settlements: Vec<Settlement> = seized.iter().map(|claimed| settlement(claimed, "desk", state, now)).collect();
+    database.settle(&settlements).await.expect("settles").len()
+}
+
+async fn cancel(database: &Database, id: &str, now: i64) -> bool {
+    call_off(database, &Selection::Ids(vec![id.into()]), State::Cancelled, now).await == 1
+}
+
+fn superseded_by(new: &NewNotification) -> Selection {
+    Selection::SupersededBy {
+        about: new.handling.about.clone().expect("about something"),
+        recipient: new.request.recipient.clone(),
+        templates: vec!["order_confirmation".into()],
+        except: new.request.id.clone(),
+        caused_at: new.request.caused_at,
+    }
+}
+
+fn about(id: &str, template: &str, about: &str, received: i64) -> NewNotification {
+    let mut new = new(id, received);
+    new.request.template = template.into();
+    new.handling.about = Some(about.into());
+    new
+}
+
+async fn a_newer_notification_replaces_those_that_wait_about_the_same(database: &Fresh) {
+    let mut other_recipient = about("3", "order_confirmation", "order:1", 0);
+    other_recipient.request.recipient = Some("customer-2".into());
+    let waiting = [
+        about("1", "order_confirmation", "order:1", 0),
+        about("2", "order_confirmation", "order:2", 0),
+        other_recipient,
+        about("4", "order_cancelled", "order:1", 0),
+        about("5", "order_confirmation", "order:1", 9),
+    ];
+    database.insert(&waiting).await.expect("inserts");
+    let newer = about("6", "order_shipped", "order:1", 7);
+    database.insert(std::slice::from_ref(&newer)).await.expect("inserts");
+    assert_eq!(call_off(database, &superseded_by(&newer), State::Suppressed, 8).await, 1);
+    assert_eq!(state(database, "1").await, "suppressed");
+    for other in ["2", "3", "4", "5", "6"] {
+        assert_eq!(state(database, other).await, "pending", "{other}");
+    }
+    assert_eq!(call_off(database, &superseded_by(&newer), State::Suppressed, 8).await, 0);
+}
+
+async fn cancelling_reaches_what_waits_and_nothing_else(database: &Fresh) {
+    insert(database, &["1", "2"]).await;
+    let claimed = database.claim(asking("lane", 0, 1)).await.expect("claims");
+    assert_eq!(ids(&claimed), ["1"]);
+    assert!(!cancel(database, "1", 1).await, "it is being sent");
+    assert!(cancel(database, "2", 1).await);
+    assert!(!cancel(database, "2", 1).await, "it is cancelled already");
+    assert!(!cancel(database, "3", 1).await, "nobody knows it");
+    assert_eq!(state(database, "2").await, "cancelled");
+    assert!(settle(database, settlement(&claimed[0], "lane", State::Sent, 2)).await, "its owner still has it");
+}
+
+async fn what_is_past_its_time_expires_and_so_does_what_waits_for_a_contact_too_long(database: &Fresh) {
+    let mut dated = new("1", 0);
+    dated.handling.expires_at = Some(at(100));
+    database.insert(&[dated, new("2", 0), new("3", 50)]).await.expect("inserts");
+    for id in ["2", "3"] {
+        let claimed = database.seize(&Selection::Ids(vec![id.into()]), "lane", at(LEASE), 1).await.expect("claims");
+        assert!(settle(database, settlement(&claimed[0], "lane", State::AwaitingContact, 60)).await);
+    }
+    let expire = async |channel, by, waiting_since| {
+        let expired = Selection::Expired { channel, by: at(by) };
+        let forgotten = Selection::Forgotten { channel, waiting_since: at(waiting_since) };
+        call_off(database, &expired, State::Expired, by).await
+            + call_off(database, &forgotten, State::Expired, by).await
+    };
+    assert_eq!(expire(Channel::Email, 99, -1).await, 0);
+    assert_eq!(expire(Channel::Sms, 149, 49).await, 0, "another channel");
+    assert_eq!(expire(Channel::Email, 149, 49).await, 2);
+    assert_eq!(state(database, "1").await, "expired");
+    assert_eq!(state(database, "2").await, "expired");
+    assert_eq!(state(database, "3").await, "awaiting_contact");
+}
+
+async fn a_settled_one_can_be_opened_again_unless_it_was_sent(database: &Fresh) {
+    insert(database, &["1", "2"]).await;
+    for (claimed, state) in claim(database, "lane", 0, 2).await.iter().zip([State::Sent, State::Failed]) {
+        assert!(settle(database, settlement(claimed, "lane", state, 1)).await);
+    }
+    assert!(!database.reopen("1", at(2)).await.expect("asks"));
+    assert!(!database.reopen("3", at(2)).await.expect("asks"));
+    assert!(database.reopen("2", at(2)).await.expect("reopens"));
+    assert!(!database.reopen("2", at(2)).await.expect("asks"), "it waits already");
+    let again = claim_one(database, "lane", 2).await;
+    assert_eq!((again.id.as_str(), again.round, again.unknowns), ("2", 0, 0));
+    assert_eq!(view(database, "2").await.settled_at, None);
+}
+
+async fn a_list_is_narrowed_and_goes_on_where_it_ended(database: &Fresh) {
+    insert(database, &["1", "2", "3"]).await;
+    assert!(cancel(database, "2", 1).await);
+    let found = async |search: Search| {
+        let found = database.search(&search).await.expect("searches");
+        found.into_iter().map(|(seq, view)| (seq, view.id)).collect::<Vec<_>>()
+    };
+    let all = found(Search { limit: 2, ..Search::default() }).await;
+    assert_eq!([&all[0].1, &all[1].1], ["3", "2"]);
+    let rest = found(Search { limit: 2, before: Some(all[1].0), ..Search::default() }).await;
+    assert_eq!(rest.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["1"]);
+    let narrow = Search {
+        state: Some(State::Pending),
+        channel: Some(Channel::Email),
+        recipient: Some("customer-1".into()),
+        template: Some("order_confirmation".into()),
+        causation_id: Some("cause of 3".into()),
+        from: Some(at(0)),
+        to: Some(at(1)),
+        before: None,
+        limit: 10,
+    };
+    assert_eq!(found(narrow.clone()).await.len(), 1);
+    assert!(found(Search { to: Some(at(0)), ..narrow }).await.is_empty());
+    assert_eq!(database.request_of("1").await.expect("reads").as_deref(), Some(r#"{"eventId":"1"}"#));
+    assert_eq!(database.request_of("9").await.expect("reads"), None);
+}

@@ -1,0 +1,33 @@
+//! Settled notifications leave in small steps and are counted.
+
+use sqlx::{Row as _, query};
+
+use super::*;
+
+on_both_databases!(old_ones_leave_in_small_steps_and_their_counts_stay);
+
+async fn old_ones_leave_in_small_steps_and_their_counts_stay(database: &Fresh) {
+    let all: Vec<String> = (0..5).map(|n| n.to_string()).collect();
+    insert(database, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for (index, claimed) in claim(database, "lane", 0, 4).await.iter().enumerate() {
+        assert!(begin(database, "lane", &claimed.id, 1).await);
+        let state = if index == 0 { State::Failed } else { State::Sent };
+        let settled =
+            Settlement { attempt: end(1, Outcome::Accepted), ..settlement(claimed, "lane", state, index as i64) };
+        assert!(settle(database, settled).await);
+    }
+    assert_eq!(database.retire(at(3), 2).await.expect("retires"), 2);
+    assert_eq!(database.retire(at(3), 2).await.expect("retires"), 1);
+    assert_eq!(database.retire(at(3), 2).await.expect("retires"), 0, "one is too young, one is not settled");
+    let rows =
+        query("SELECT * FROM notification_totals ORDER BY state").fetch_all(&database.read).await.expect("reads");
+    let total = |index: usize| -> (String, i64, i64) {
+        let row = &rows[index];
+        (row.get("state"), row.get("total"), row.get("day"))
+    };
+    let day = at(0).as_millisecond();
+    assert_eq!([total(0), total(1)], [("failed".into(), 1, day), ("sent".into(), 2, day)]);
+    let attempts =
+        query("SELECT COUNT(*) AS n FROM notification_attempts").fetch_one(&database.read).await.expect("reads");
+    assert_eq!(attempts.get::<i64, _>("n"), 1);
+}

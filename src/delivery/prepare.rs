@@ -1,0 +1,253 @@
+//! From claimed notifications to messages: who may get one now, where it goes, and its words. The rest is settled
+//! without an attempt.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::attempt::{await_contact, follow_on, not_sent, postpone, refuse};
+use super::contact::{Contact, resolve};
+use super::lane::DispatchContext;
+use super::rules::Gate;
+use crate::domain::channel::Channel;
+use crate::domain::dead_letter::Failure;
+use crate::domain::error::{ErrorClass, panic_message};
+use crate::domain::notification::template_data;
+use crate::ports::ledger::{Claimed, LedgerError, Selection, Settlement, State};
+use crate::ports::provider::Message;
+
+/// More notifications do not travel in one digest; the rest make another one.
+const MAX_DIGEST: usize = 200;
+
+/// A notification that is ready to be sent.
+pub struct Ready {
+    /// What is sent.
+    pub message: Message,
+    /// The version of its template.
+    pub version: String,
+    /// The notification.
+    pub claimed: Claimed,
+    /// Those that travel with it.
+    pub followers: Vec<Claimed>,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub struct Prepared {
+    /// To be sent.
+    pub ready: Vec<Ready>,
+    /// Not to be sent now.
+    pub settled: Vec<Settlement>,
+}
+
+/// Prepares notifications of one channel.
+pub struct Preparation<'a> {
+    /// What all lanes share.
+    pub context: &'a DispatchContext,
+    /// The channel.
+    pub channel: Channel,
+    /// Whose claims they are.
+    pub owner: &'a str,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Preparation<'_> {
+    /// Decides about all of them.
+    ///
+    /// # Errors
+    /// When the ledger cannot be asked; then nothing is decided.
+    pub async fn run(&self, claimed: Vec<Claimed>) -> Result<Prepared, LedgerError> {
+        let mut settled = Vec::new();
+        let mut addressed = Vec::with_capacity(claimed.len());
+        for claimed in claimed {
+            match self.address(&claimed) {
+                Ok(address) => addressed.push((claimed, address)),
+                Err(settlement) => settled.push(*settlement),
+            }
+        }
+        let addressed = self.without_suppressed(addressed, &mut settled).await?;
+        let addressed = self.without_throttled(addressed, &mut settled).await?;
+        let mut followers = self.followers(&addressed).await?;
+        let mut ready = Vec::with_capacity(addressed.len());
+        for (claimed, address) in addressed {
+            let followers = followers.remove(&claimed.id).unwrap_or_default();
+            match self.message(&claimed, address, &followers) {
+                Ok((message, version)) => ready.push(Ready { message, version, claimed, followers }),
+                Err(settlement) => {
+                    settled.push(*settlement);
+                    // Without their leader they go on by themselves.
+                    settled.extend(followers.iter().map(|f| follow_on(f, self.owner, self.now)));
+                }
+            }
+        }
+        Ok(Prepared { ready, settled })
+    }
+
+    /// The rules, and the address.
+    fn address(&self, claimed: &Claimed) -> Result<Address, Box<Settlement>> {
+        let (owner, now) = (self.owner, self.now);
+        match self.context.house.gate(claimed, now) {
+            Gate::Open => {}
+            Gate::Expired => {
+                return Err(Box::new(not_sent(claimed, owner, State::Expired, "expired", "its time is over", now)));
+            }
+            Gate::Refused => {
+                let reason = format!("the recipient does not want {} over {}", claimed.category, claimed.channel);
+                return Err(Box::new(not_sent(claimed, owner, State::Suppressed, "opted_out", reason, now)));
+            }
+            Gate::Later { at, reason } => return Err(Box::new(postpone(claimed, owner, at, reason, now))),
+        }
+        let data =
+            template_data(&claimed.request_json).map_err(|e| self.permanent(claimed, e.code(), e.to_string()))?;
+        match resolve(claimed.channel, claimed.recipient.as_deref(), claimed.contact.as_ref(), data.get()) {
+            Contact::Found(to) => Ok(Address { to, data }),
+            Contact::Invalid(reason) => Err(self.permanent(claimed, "invalid_address", reason)),
+            Contact::Missing => Err(Box::new(await_contact(claimed, owner, now))),
+        }
+    }
+
+    fn permanent(&self, claimed: &Claimed, code: &str, reason: String) -> Box<Settlement> {
+        let failure = Failure::new(ErrorClass::Permanent, code, reason, self.now);
+        Box::new(refuse(claimed, self.owner, failure, self.now))
+    }
+
+    async fn without_suppressed(
+        &self,
+        addressed: Vec<(Claimed, Address)>,
+        settled: &mut Vec<Settlement>,
+    ) -> Result<Vec<(Claimed, Address)>, LedgerError> {
+        let addresses: Vec<&str> = addressed.iter().filter_map(|(_, address)| address.to.as_deref()).collect();
+        if addresses.is_empty() {
+            return Ok(addressed);
+        }
+        let suppressed = self.context.ledger.suppressed(self.channel, &addresses).await?;
+        let mut rest = Vec::with_capacity(addressed.len());
+        for (claimed, address) in addressed {
+            match address.to.as_ref().and_then(|to| suppressed.get(to)) {
+                None => rest.push((claimed, address)),
+                Some(why) => {
+                    let reason = format!("the address is suppressed: {why}");
+                    let (owner, state, code) = (self.owner, State::Suppressed, "suppressed_address");
+                    settled.push(not_sent(&claimed, owner, state, code, reason, self.now));
+                }
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Counts what each recipient got lately, this batch included. Several instances that send at the same moment may
+    /// exceed the limit by what they have under way.
+    async fn without_throttled(
+        &self,
+        addressed: Vec<(Claimed, Address)>,
+        settled: &mut Vec<Settlement>,
+    ) -> Result<Vec<(Claimed, Address)>, LedgerError> {
+        let Some(throttle) = &self.context.throttle else { return Ok(addressed) };
+        let throttled = |claimed: &Claimed| !claimed.critical && claimed.recipient.is_some();
+        let mut recipients: Vec<&str> =
+            addressed.iter().filter(|(c, _)| throttled(c)).filter_map(|(c, _)| c.recipient.as_deref()).collect();
+        recipients.sort_unstable();
+        recipients.dedup();
+        let window = throttle.window;
+        let since = self.now - window;
+        let mut sent = self.context.ledger.sent_since(self.channel, &recipients, since).await?;
+        let mut rest = Vec::with_capacity(addressed.len());
+        for (claimed, address) in addressed {
+            let Some(recipient) = claimed.recipient.clone().filter(|_| throttled(&claimed)) else {
+                rest.push((claimed, address));
+                continue;
+            };
+            let (count, oldest) = sent.entry(recipient).or_insert((0, self.now));
+            if *count < u64::from(throttle.per_recipient) {
+                *count += 1;
+                rest.push((claimed, address));
+            } else {
+                settled.push(postpone(&claimed, self.owner, *oldest + window, "throttled".to_owned(), self.now));
+            }
+        }
+        Ok(rest)
+    }
+
+    /// What travels with those that lead digests.
+    async fn followers(&self, addressed: &[(Claimed, Address)]) -> Result<HashMap<String, Vec<Claimed>>, LedgerError> {
+        let leads = |(claimed, _): &&(Claimed, Address)| self.context.rules.collects(&claimed.template);
+        let leaders: Vec<String> = addressed.iter().filter(leads).map(|(claimed, _)| claimed.id.clone()).collect();
+        let mut followers: HashMap<String, Vec<Claimed>> = HashMap::new();
+        for leader in leaders {
+            let until = self.now + self.context.lease;
+            let selection = Selection::DigestOf(vec![leader.clone()]);
+            let seized = self.context.ledger.seize(&selection, self.owner, until, MAX_DIGEST).await?;
+            followers.insert(leader, seized);
+        }
+        Ok(followers)
+    }
+
+    /// Pure work, so a panic leaves nothing half-done: it costs this notification, not the lane.
+    fn message(
+        &self,
+        claimed: &Claimed,
+        address: Address,
+        followers: &[Claimed],
+    ) -> Result<(Message, String), Box<Settlement>> {
+        let compose = AssertUnwindSafe(|| self.compose(claimed, address, followers));
+        catch_unwind(compose).unwrap_or_else(|panic| {
+            let reason = format!("rendering panicked: {}", panic_message(&*panic));
+            let failure = Failure::new(ErrorClass::Bug, "panic", reason, self.now);
+            Err(Box::new(refuse(claimed, self.owner, failure, self.now)))
+        })
+    }
+}
+
+impl Preparation<'_> {
+    fn compose(
+        &self,
+        claimed: &Claimed,
+        address: Address,
+        followers: &[Claimed],
+    ) -> Result<(Message, String), Box<Settlement>> {
+        let Address { to, data } = address;
+        let words = self
+            .context
+            .templates
+            .render(&claimed.template, claimed.channel, &data)
+            .map_err(|e| self.permanent(claimed, e.code, e.reason))?;
+        let devices = match (claimed.channel, &claimed.contact) {
+            (Channel::Push, Some(contact)) => contact.devices.clone(),
+            _ => Vec::new(),
+        };
+        let message = Message {
+            id: claimed.id.clone(),
+            channel: claimed.channel,
+            recipient: claimed.recipient.clone(),
+            to,
+            subject: words.subject,
+            body: words.text,
+            html: words.html,
+            template: claimed.template.clone(),
+            category: claimed.category.clone(),
+            data,
+            devices,
+            unsubscribe_url: self.unsubscribe_url(claimed),
+            attempt: claimed.attempts + 1,
+        };
+        Ok((message, String::new()))
+    }
+
+    /// Where the recipient refuses more of the kind; not for what must be sent anyway.
+    fn unsubscribe_url(&self, claimed: &Claimed) -> Option<String> {
+        let links = self.context.unsubscribe.as_ref().filter(|_| claimed.channel == Channel::Email)?;
+        if self.context.house.exempt_categories.contains(&claimed.category) {
+            return None;
+        }
+        Some(links.link(claimed.recipient.as_deref()?, claimed.channel, &claimed.category))
+    }
+}
+
+/// Where a notification goes, and what its template sees.
+struct Address {
+    to: Option<String>,
+    data: Box<RawValue>,
+}

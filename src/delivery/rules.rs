@@ -1,0 +1,147 @@
+//! What templates and preferences decide about a notification beside its words: pure, with time as an argument.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::template_settings::TemplateSettings;
+use crate::domain::notification::Request;
+use crate::ports::ledger::{Claimed, Handling};
+
+/// The settings of all templates, as the ledger's intake needs them.
+#[derive(Debug, Default)]
+pub struct TemplateRules {
+    settings: HashMap<String, TemplateSettings>,
+    /// Templates that replace others or are replaced: only for theirs it matters what a notification is about.
+    replacing: HashSet<String>,
+}
+
+impl TemplateRules {
+    /// Rules from the settings by template.
+    pub fn new(settings: HashMap<String, TemplateSettings>) -> Self {
+        let replacing = settings
+            .iter()
+            .filter(|(_, s)| !s.supersedes.is_empty())
+            .flat_map(|(name, s)| std::iter::once(name).chain(&s.supersedes))
+            .cloned()
+            .collect();
+        Self { settings, replacing }
+    }
+
+    /// True when notifications of this template are collected into digests.
+    pub fn collects(&self, template: &str) -> bool {
+        self.settings.get(template).is_some_and(|settings| settings.digest_window_ms.is_some())
+    }
+
+    /// How the ledger is to handle a request that arrived at `now`.
+    pub fn handling(&self, request: &Request, data: Option<&str>, now: Timestamp) -> Handling {
+        let none = TemplateSettings::default();
+        let settings = self.settings.get(&request.template).unwrap_or(&none);
+        let lapse = settings.expires_after().and_then(|after| later(now, after));
+        let replaces = self.replacing.contains(&request.template);
+        Handling {
+            critical: request.critical || settings.critical,
+            expires_at: request.expires_at.or(lapse),
+            about: data.filter(|_| replaces).and_then(about),
+            supersedes: settings.supersedes.clone(),
+            digest_window: settings.digest_window(),
+        }
+    }
+}
+
+fn later(now: Timestamp, wait: Duration) -> Option<Timestamp> {
+    now.checked_add(SignedDuration::try_from(wait).ok()?).ok()
+}
+
+/// The order, product or user that a notification is about, by the variables of its template.
+fn about(data: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Keys {
+        #[serde(default)]
+        order_id: serde_json::Value,
+        #[serde(default)]
+        product_id: serde_json::Value,
+        #[serde(default)]
+        user_id: serde_json::Value,
+    }
+    let keys: Keys = serde_json::from_str(data).ok()?;
+    [("order", keys.order_id), ("product", keys.product_id), ("user", keys.user_id)]
+        .into_iter()
+        .find_map(|(kind, id)| id.as_str().map(|id| format!("{kind}:{id}")))
+}
+
+/// The rules that hold for everybody.
+#[derive(Debug, Clone, Default)]
+pub struct HouseRules {
+    /// Categories that a refusal of everything does not reach.
+    pub exempt_categories: Vec<String>,
+    /// For recipients whose zone is not known.
+    pub default_time_zone: TimeZoneOrUtc,
+}
+
+/// A time zone; UTC by default.
+#[derive(Debug, Clone)]
+pub struct TimeZoneOrUtc(pub TimeZone);
+
+impl Default for TimeZoneOrUtc {
+    fn default() -> Self {
+        Self(TimeZone::UTC)
+    }
+}
+
+/// How many notifications a recipient gets over one channel.
+#[derive(Debug, Clone, Copy)]
+pub struct Throttle {
+    /// So many at most…
+    pub per_recipient: u32,
+    /// …in this time, whenever it begins.
+    pub window: Duration,
+}
+
+/// What the rules say before a notification is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// It may go out.
+    Open,
+    /// It is worth nothing any more.
+    Expired,
+    /// The recipient does not want it.
+    Refused,
+    /// Not before this time.
+    Later {
+        /// When.
+        at: Timestamp,
+        /// For whoever asks.
+        reason: String,
+    },
+}
+
+impl HouseRules {
+    /// Decides about a notification that is due.
+    pub fn gate(&self, claimed: &Claimed, now: Timestamp) -> Gate {
+        if claimed.expires_at.is_some_and(|at| at <= now) {
+            return Gate::Expired;
+        }
+        let Some(preferences) = &claimed.preferences else { return Gate::Open };
+        if preferences.refuses(claimed.channel, &claimed.category, &self.exempt_categories) {
+            return Gate::Refused;
+        }
+        if claimed.critical {
+            return Gate::Open;
+        }
+        match preferences.quiet_until(now, &self.zone_of(claimed)) {
+            Some(at) => Gate::Later { at, reason: "quiet hours".to_owned() },
+            None => Gate::Open,
+        }
+    }
+
+    /// The recipient's zone. Doors refuse zones that do not exist; one that came by an event counts as unknown.
+    fn zone_of(&self, claimed: &Claimed) -> TimeZone {
+        let name = claimed.contact.as_ref().and_then(|contact| contact.time_zone.as_deref());
+        name.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(|| self.default_time_zone.0.clone())
+    }
+}
