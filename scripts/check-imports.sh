@@ -19,7 +19,7 @@ delivery:    consume domain ports resilience telemetry
 review:      consume domain ports resilience telemetry
 adapters:    consume domain ports resilience telemetry
 actors:      consume delivery domain handlers ports resilience routing telemetry
-http:        actors domain ports resilience telemetry
+http:        actors delivery domain ports resilience telemetry
 app:         actors adapters config consume delivery domain handlers http ports resilience review routing telemetry
 cli:         actors adapters app config consume delivery domain handlers http ports resilience review routing telemetry
 main:        cli

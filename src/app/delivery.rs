@@ -9,6 +9,8 @@ use crate::adapters::providers::{self, ProviderSettings};
 use crate::adapters::sql::Database;
 use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind, RecipientsConfig};
 use crate::delivery::decide;
+use crate::delivery::desk::Desk;
+use crate::delivery::door::Door;
 use crate::delivery::lane::{DispatchContext, LaneSettings};
 use crate::delivery::render::{TemplateError, Templates};
 use crate::delivery::rules::{HouseRules, TemplateRules, Throttle, TimeZoneOrUtc};
@@ -45,6 +47,25 @@ fn house_rules(config: &RecipientsConfig) -> HouseRules {
 pub fn unsubscribe_links(config: &RecipientsConfig) -> Option<UnsubscribeLinks> {
     let (base, secret) = (config.unsubscribe_base_url.as_ref()?, config.unsubscribe_secret.as_ref()?);
     Some(UnsubscribeLinks::new(base.expose(), secret.expose()))
+}
+
+/// The door for direct requests.
+///
+/// # Errors
+/// What is wrong with a template.
+pub fn door(config: &Config, database: &Database) -> Result<Door, String> {
+    let templates = templates(config).map_err(|e| format!("delivery.templates_dir: {e}"))?;
+    Ok(Door {
+        ledger: Arc::new(database.clone()),
+        desk: Desk {
+            ledger: Arc::new(database.clone()),
+            owner: format!("api/{}", uuid::Uuid::new_v4().simple()),
+            lease: config.delivery.lease(),
+        },
+        templates: Arc::new(templates),
+        rules: Arc::new(template_rules()),
+        channels: config.delivery.providers.iter().map(|provider| provider.channel).collect(),
+    })
 }
 
 /// What an adapter needs to know of a provider.

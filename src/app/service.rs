@@ -121,6 +121,10 @@ impl Service {
 
         let parts = RunningParts {
             ledger: Arc::new(connections.database.clone()),
+            door: Arc::new(delivery::door(&config, &connections.database).map_err(StartError)?),
+            contacts: Arc::new(connections.database.clone()),
+            unsubscribe: delivery::unsubscribe_links(&config.delivery.recipients),
+            clock: Arc::new(SystemClock::default()),
             payloads: Arc::new(connections.database.clone()),
             breakers: breakers.all(),
             actors: statuses,

@@ -5,6 +5,7 @@ pub mod built_in_templates;
 pub mod contact;
 pub mod decide;
 pub mod desk;
+pub mod door;
 pub mod held;
 pub mod intake;
 pub mod lane;

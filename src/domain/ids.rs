@@ -13,6 +13,11 @@ pub fn request_id(causing_event: &str, template: &str, channel: Channel, recipie
     derive(&[causing_event, template, channel.as_str(), recipient.unwrap_or("")])
 }
 
+/// The id of a direct request with this idempotency key.
+pub fn direct_request_id(key: &str) -> Uuid {
+    derive(&["api", key])
+}
+
 /// The id of the lifecycle event of this type about a notification.
 pub fn lifecycle_id(notification: &str, event_type: &str) -> Uuid {
     derive(&[notification, event_type])

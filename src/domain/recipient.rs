@@ -69,6 +69,14 @@ pub fn is_phone(text: &str) -> bool {
     (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
 }
 
+/// True for what has the shape of a BCP 47 language tag: subtags of 1 to 8 letters and digits, the first one letters.
+pub fn is_locale(text: &str) -> bool {
+    let mut subtags = text.split('-');
+    let language = subtags.next().unwrap_or_default();
+    let plain = |tag: &str| (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric());
+    (2..=8).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_alphabetic()) && subtags.all(plain)
+}
+
 /// True for an absolute `http` or `https` URL with a host.
 pub fn is_web_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));

@@ -1,4 +1,4 @@
-//! The HTTP side: probes, metrics, and the read-only API.
+//! The HTTP side: probes, metrics, and the API.
 
 mod api;
 mod health;
@@ -6,6 +6,7 @@ mod limits;
 mod problem;
 mod server;
 mod state;
+mod unsubscribe;
 
 pub use limits::Limits;
 pub use server::{BindError, HttpServerHandle, start};

@@ -8,7 +8,7 @@ use actix_web::{App, HttpServer, web};
 
 use super::limits::{Limits, enforce};
 use super::state::SharedState;
-use super::{api, health};
+use super::{api, health, unsubscribe};
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,21 @@ pub fn start(address: SocketAddr, limits: Limits, state: SharedState) -> Result<
             .service(health::ready)
             .service(health::startup)
             .service(health::metrics)
-            .service(api::notification)
+            .service(api::notifications::submit)
+            .service(api::notifications::list)
+            .service(api::notifications::notification)
+            .service(api::notifications::cancel)
+            .service(api::notifications::retry)
+            .service(api::recipients::put_recipient)
+            .service(api::recipients::get_recipient)
+            .service(api::recipients::erase)
+            .service(api::recipients::get_preferences)
+            .service(api::recipients::put_preferences)
+            .service(api::suppressions::suppress)
+            .service(api::suppressions::unsuppress)
+            .service(api::suppressions::list)
+            .service(unsubscribe::look)
+            .service(unsubscribe::unsubscribe)
             .service(api::parked_payload)
             .service(api::system)
             .service(api::order_breaker)

@@ -7,6 +7,10 @@ use tokio::sync::watch;
 
 use crate::actors::monitor::Picture;
 use crate::actors::supervisor::{ActorState, ActorStatus};
+use crate::delivery::door::Door;
+use crate::delivery::unsubscribe::UnsubscribeLinks;
+use crate::ports::clock::SharedClock;
+use crate::ports::contacts::Contacts;
 use crate::ports::dead_letters::PayloadStore;
 use crate::ports::ledger::NotificationLedger;
 use crate::resilience::breaker_cell::BreakerCell;
@@ -25,6 +29,14 @@ pub enum Phase {
 pub struct RunningParts {
     /// Keeps the notifications.
     pub ledger: Arc<dyn NotificationLedger>,
+    /// Takes direct requests, and settles out of turn.
+    pub door: Arc<Door>,
+    /// The recipients directory.
+    pub contacts: Arc<dyn Contacts>,
+    /// Reads the links with which recipients refuse more.
+    pub unsubscribe: Option<UnsubscribeLinks>,
+    /// Time.
+    pub clock: SharedClock,
     /// Payloads that the dead letter topic could not hold.
     pub payloads: Arc<dyn PayloadStore>,
     /// One per dependency.

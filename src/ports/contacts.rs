@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::ledger::LedgerError;
 use crate::domain::channel::Channel;
-use crate::domain::preferences::Preferences;
+use crate::domain::preferences::{OptOut, Preferences};
 use crate::domain::recipient::Recipient;
 
 /// An address that nothing is sent to.
@@ -77,6 +77,12 @@ pub trait Contacts: Send + Sync {
     /// # Errors
     /// When nothing was stored.
     async fn set_preferences(&self, id: &str, preferences: &Preferences) -> Result<(), LedgerError>;
+
+    /// Adds a refusal to what a recipient wants.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    async fn refuse(&self, id: &str, refusal: OptOut) -> Result<(), LedgerError>;
 
     /// Adds addresses that nothing is sent to; one that is there keeps its reason.
     ///

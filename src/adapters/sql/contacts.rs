@@ -15,7 +15,7 @@ use super::rows::millis;
 use super::{erasure, preferences};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
-use crate::domain::preferences::Preferences;
+use crate::domain::preferences::{OptOut, Preferences};
 use crate::domain::recipient::{Device, Recipient};
 use crate::ports::contacts::{Contacts, Erased, Suppression};
 use crate::ports::ledger::{Claimed, LedgerError};
@@ -181,6 +181,10 @@ impl Contacts for Database {
 
     async fn set_preferences(&self, id: &str, wanted: &Preferences) -> Result<(), LedgerError> {
         preferences::set(self, id, wanted).await
+    }
+
+    async fn refuse(&self, id: &str, refusal: OptOut) -> Result<(), LedgerError> {
+        preferences::refuse(self, id, refusal).await
     }
 
     async fn suppress(&self, channel: Channel, addresses: &[String], reason: &str) -> Result<(), LedgerError> {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::any::AnyRow;
-use sqlx::{Row as _, query};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, Row as _, query};
 
 use super::database::{Database, bounded, sql};
 use super::insert::text;
@@ -13,7 +14,7 @@ use super::ledger::id_rows;
 use super::rows::{millis, timestamp};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
-use crate::domain::preferences::Preferences;
+use crate::domain::preferences::{OptOut, Preferences};
 use crate::domain::recipient::comparable;
 use crate::domain::time::format_utc;
 use crate::ports::contacts::Suppression;
@@ -36,16 +37,28 @@ pub(super) async fn preferences(database: &Database, id: &str) -> Result<Option<
 }
 
 pub(super) async fn set(database: &Database, id: &str, preferences: &Preferences) -> Result<(), LedgerError> {
+    bounded(async { upsert(id, preferences).execute(&database.write).await.map(drop) }).await
+}
+
+fn upsert(id: &str, preferences: &Preferences) -> Query<'static, Any, AnyArguments> {
     let statement = "INSERT INTO preferences (recipient, preferences, updated_at) VALUES ($1, $2, $3)
          ON CONFLICT (recipient) DO UPDATE SET preferences = excluded.preferences, updated_at = excluded.updated_at";
+    query(statement).bind(id.to_owned()).bind(text(to_json(preferences))).bind(millis(Timestamp::now()))
+}
+
+pub(super) async fn refuse(database: &Database, id: &str, refusal: OptOut) -> Result<(), LedgerError> {
+    let select = "SELECT preferences FROM preferences WHERE recipient = $1";
     bounded(async {
-        query(statement)
-            .bind(id.to_owned())
-            .bind(text(to_json(preferences)))
-            .bind(millis(Timestamp::now()))
-            .execute(&database.write)
-            .await
-            .map(drop)
+        let mut tx = database.begin().await?;
+        // Two refusals at once must not undo each other.
+        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
+        let row = query(select).bind(id.to_owned()).fetch_optional(&mut *tx).await?;
+        let mut preferences = row.as_ref().map_or(Ok(None), read)?.unwrap_or_default();
+        if !preferences.opt_out.contains(&refusal) {
+            preferences.opt_out.push(refusal);
+        }
+        upsert(id, &preferences).execute(&mut *tx).await?;
+        tx.commit().await
     })
     .await
 }

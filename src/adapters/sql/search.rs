@@ -1,11 +1,14 @@
 //! Looking through the ledger.
 
+use std::collections::HashMap;
+
 use sqlx::any::AnyRow;
 use sqlx::{Row as _, query};
 
 use super::database::{Database, bounded, sql};
-use super::rows::{millis, view};
-use crate::ports::ledger::{LedgerError, NotificationView, Search};
+use super::ledger::id_rows;
+use super::rows::{attempt, millis, view};
+use crate::ports::ledger::{AttemptView, LedgerError, NotificationView, Search};
 
 /// A condition and the value that it is bound to.
 enum Value {
@@ -49,7 +52,26 @@ pub(super) async fn search(database: &Database, search: &Search) -> Result<Vec<(
             };
         }
         let rows = query.bind(search.limit as i64).fetch_all(&database.read).await?;
-        rows.iter().map(row).collect()
+        let mut found = rows.iter().map(row).collect::<Result<Vec<(i64, NotificationView)>, sqlx::Error>>()?;
+        with_attempts(database, &mut found).await?;
+        Ok(found)
     })
     .await
+}
+
+async fn with_attempts(database: &Database, found: &mut [(i64, NotificationView)]) -> Result<(), sqlx::Error> {
+    let statement = format!(
+        "SELECT a.* FROM {} JOIN notification_attempts a ON a.notification_id = r.id ORDER BY a.number",
+        database.dialect.rows(&[("id", "text")])
+    );
+    let ids = id_rows(found.iter().map(|(_, view)| view.id.as_str()));
+    let rows = query(sql(statement)).bind(ids).fetch_all(&database.read).await?;
+    let mut attempts: HashMap<String, Vec<AttemptView>> = HashMap::new();
+    for row in &rows {
+        attempts.entry(row.try_get("notification_id")?).or_default().push(attempt(row)?);
+    }
+    for (_, view) in found {
+        view.attempts = attempts.remove(&view.id).unwrap_or_default();
+    }
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! Notifications that are settled out of their turn.
 
 use super::*;
-use crate::ports::outbox::Outbox as _;
 
 on_both_databases!(
     a_newer_notification_replaces_those_that_wait_about_the_same,

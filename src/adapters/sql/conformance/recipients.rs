@@ -40,6 +40,11 @@ async fn claims_carry_preferences_of_known_and_unknown_recipients(database: &Fre
     database.set_preferences("customer-1", &preferences).await.expect("sets again");
     assert_eq!(database.preferences("customer-1").await.expect("reads"), Some(preferences.clone()));
     assert_eq!(database.preferences("customer-2").await.expect("reads"), None);
+    let sms = OptOut { channel: "sms".into(), category: "*".into() };
+    let (a, b) = tokio::join!(database.refuse("customer-2", sms.clone()), database.refuse("customer-2", sms.clone()));
+    assert!(a.is_ok() && b.is_ok());
+    let refused = database.preferences("customer-2").await.expect("reads");
+    assert_eq!(refused, Some(Preferences { opt_out: vec![sms], quiet_hours: None }));
     insert(database, &["1"]).await;
     let claimed = claim_one(database, "lane", 0).await;
     assert_eq!((claimed.preferences.as_ref(), claimed.contact.as_ref()), (Some(&preferences), None));

@@ -8,6 +8,10 @@ use actix_web::http::header::{HOST, ORIGIN};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use serde_json::json;
 
+pub mod notifications;
+pub mod recipients;
+pub mod suppressions;
+
 use super::problem::problem;
 use super::state::{RunningParts, SharedState};
 use crate::ports::ledger::LedgerError;
@@ -15,7 +19,7 @@ use crate::resilience::breaker::Order;
 use crate::resilience::breaker_cell::BreakerCell;
 
 /// No answer of the API takes longer.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a request is not answered.
 type Refusal = (StatusCode, String);
@@ -27,6 +31,30 @@ fn admit<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a Runnin
         return Err((StatusCode::FORBIDDEN, detail.to_owned()));
     }
     state.running.get().ok_or_else(|| (StatusCode::SERVICE_UNAVAILABLE, "the service is starting".to_owned()))
+}
+
+/// As [`admit`], for what changes something.
+fn admit_change<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a RunningParts, Refusal> {
+    let running = admit(request, state)?;
+    refuse_other_sites(request)?;
+    Ok(running)
+}
+
+/// A body as text.
+fn body_text(body: &[u8]) -> Result<String, Refusal> {
+    let text = std::str::from_utf8(body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not UTF-8".to_owned()))?;
+    Ok(text.to_owned())
+}
+
+/// A change to the database; content that it refuses is the client's mistake.
+async fn stored<T: Send + 'static>(
+    state: &SharedState,
+    change: impl Future<Output = Result<T, LedgerError>> + Send + 'static,
+) -> Result<T, Refusal> {
+    ask(state, async move { Ok(change.await) }).await?.map_err(|error| match error {
+        LedgerError::Rejected(detail) => (StatusCode::BAD_REQUEST, detail),
+        LedgerError::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail),
+    })
 }
 
 fn refuse((status, detail): Refusal) -> HttpResponse {
@@ -48,28 +76,19 @@ async fn ask<T: Send + 'static>(
     }
 }
 
-#[get("/api/v1/notifications/{id}")]
-pub async fn notification(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
-    let (id, wanted) = (id.clone(), id.into_inner());
-    let found = one(&request, &state, "notification", &id, |running| {
-        let ledger = Arc::clone(&running.ledger);
-        async move { none_if_refused(ledger.notification(&wanted).await) }
-    });
-    found.await.map_or_else(refuse, |view| HttpResponse::Ok().json(view))
-}
-
 #[get("/api/v1/dead-letters/{id}/payload")]
 pub async fn parked_payload(
     request: HttpRequest,
     id: web::Path<String>,
     state: web::Data<SharedState>,
 ) -> HttpResponse {
-    let (id, wanted) = (id.clone(), id.into_inner());
-    let found = one(&request, &state, "parked payload", &id, |running| {
-        let payloads = Arc::clone(&running.payloads);
-        async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) }
-    });
-    found.await.map_or_else(refuse, |bytes| HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
+    let found = async || {
+        let (payloads, wanted) = (Arc::clone(&admit(&request, &state)?.payloads), id.clone());
+        let question = async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) };
+        let bytes = one(&state, "parked payload", &id, question).await?;
+        Ok(HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
+    };
+    found().await.unwrap_or_else(refuse)
 }
 
 /// An id that the database cannot even compare with, such as one with a NUL, is nobody's.
@@ -80,18 +99,13 @@ fn none_if_refused<T>(found: Result<Option<T>, LedgerError>) -> Result<Option<T>
     }
 }
 
-/// What an id names; a client that may not ask, a database that does not answer, and an id of nothing are refused.
-async fn one<T: Send + 'static, Q>(
-    request: &HttpRequest,
+/// What an id names; an id of nothing is refused.
+async fn one<T: Send + 'static>(
     state: &SharedState,
     kind: &str,
     id: &str,
-    question: impl FnOnce(&RunningParts) -> Q,
-) -> Result<T, Refusal>
-where
-    Q: Future<Output = Result<Option<T>, String>> + Send + 'static,
-{
-    let question = question(admit(request, state)?);
+    question: impl Future<Output = Result<Option<T>, String>> + Send + 'static,
+) -> Result<T, Refusal> {
     ask(state, question).await?.ok_or_else(|| (StatusCode::NOT_FOUND, format!("there is no {kind} `{id}`")))
 }
 
@@ -141,8 +155,7 @@ pub async fn order_breaker(
 }
 
 fn obey(request: &HttpRequest, state: &SharedState, name: &str, order: &str) -> Result<HttpResponse, Refusal> {
-    let running = admit(request, state)?;
-    refuse_other_sites(request)?;
+    let running = admit_change(request, state)?;
     let not_found = |detail: String| (StatusCode::NOT_FOUND, detail);
     let breaker = running.breakers.iter().find(|breaker| breaker.name() == name);
     let breaker = breaker.ok_or_else(|| not_found(format!("there is no breaker `{name}`")))?;

@@ -1,0 +1,211 @@
+//! Direct requests: notifications that somebody asks for without an event. They are checked here, at the door, as far
+//! as anything can be known before they are sent.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::contact::{Contact, resolve};
+use super::desk::Desk;
+use super::render::Templates;
+use super::rules::TemplateRules;
+use crate::domain::catalog::NOTIFICATION_REQUESTED;
+use crate::domain::channel::Channel;
+use crate::domain::dead_letter::Origin;
+use crate::domain::envelope::{Envelope, EnvelopeOut, MetadataOut, from_json, to_json};
+use crate::domain::error::DecodeError;
+use crate::domain::events::VERSION;
+use crate::domain::ids::direct_request_id;
+use crate::domain::notification::{Request, SOURCE};
+use crate::domain::record::Headers;
+use crate::domain::time::format_utc;
+use crate::ports::ledger::{LedgerError, NewNotification, NotificationLedger};
+
+/// Where direct requests come from, in dead letters.
+const ORIGIN: &str = "api";
+/// Longer keys are no keys.
+const MAX_KEY_BYTES: usize = 255;
+
+/// Takes direct requests.
+pub struct Door {
+    /// Where they go.
+    pub ledger: Arc<dyn NotificationLedger>,
+    /// Settles what they replace.
+    pub desk: Desk,
+    /// The words that they may ask for.
+    pub templates: Arc<Templates>,
+    /// What templates decide beside the words.
+    pub rules: Arc<TemplateRules>,
+    /// Channels that have a provider.
+    pub channels: HashSet<Channel>,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// It is wrong; the words name the field and the rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// Another request came with its idempotency key.
+    #[error("the Idempotency-Key was used for another request")]
+    KeyReused,
+    /// It could not be stored.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<DecodeError> for DoorError {
+    fn from(error: DecodeError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+/// What a client sends. Null counts as absent.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    channel: String,
+    #[serde(default)]
+    recipient: Option<String>,
+    template: String,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    category: Option<String>,
+    #[serde(default)]
+    critical: Option<bool>,
+    #[serde(default)]
+    send_at: Option<String>,
+    #[serde(default)]
+    expires_at: Option<String>,
+}
+
+/// The same as the payload of a `NotificationRequested`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload<'a> {
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipient: Option<&'a str>,
+    template: &'a str,
+    data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    critical: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<&'a str>,
+}
+
+impl Door {
+    /// Takes a request: the id of its notification. The same request with the same key is the same notification.
+    ///
+    /// # Errors
+    /// See [`DoorError`].
+    pub async fn submit(&self, body: &str, key: Option<&str>, now: Timestamp) -> Result<String, DoorError> {
+        let id = match key {
+            Some(key) => direct_request_id(checked_key(key)?).to_string(),
+            None => uuid::Uuid::new_v4().to_string(),
+        };
+        let new = self.check(body, id, now)?;
+        let inserted = self.ledger.insert(std::slice::from_ref(&new)).await?;
+        if inserted.new == 0 && !self.is_same(&new).await? {
+            return Err(DoorError::KeyReused);
+        }
+        if !new.handling.supersedes.is_empty() {
+            self.desk.supersede(&new).await?;
+        }
+        Ok(new.request.id)
+    }
+
+    /// Whether the notification that has the id already asks for the same.
+    async fn is_same(&self, new: &NewNotification) -> Result<bool, DoorError> {
+        let known = self.ledger.request_of(&new.request.id).await?;
+        let asked = std::str::from_utf8(new.origin.value.as_deref().unwrap_or_default()).ok();
+        let payload = |json: &str| serde_json::from_str::<serde_json::Value>(json).ok().map(|mut v| v["data"].take());
+        Ok(known.as_deref().and_then(payload) == asked.and_then(payload))
+    }
+
+    fn check(&self, body: &str, id: String, now: Timestamp) -> Result<NewNotification, DoorError> {
+        let wire: Wire<'_> = from_json(body, "")?;
+        let channel: Channel = wire.channel.parse().map_err(|e| DecodeError::invalid("channel", e))?;
+        if !self.channels.contains(&channel) {
+            return Err(DecodeError::invalid("channel", format!("no provider is configured for {channel}")).into());
+        }
+        let json = envelope(&id, &wire, now)?;
+        // The checks of the topic's requests hold here too; their names of fields are those of the envelope.
+        let request = Request::decode(&Envelope::decode(Some(&json))?).map_err(|error| outside(&error))?;
+        self.check_words(&request, wire.data)?;
+        let handling = self.rules.handling(&request, request.data.as_deref(), now);
+        let origin = Origin {
+            topic: ORIGIN.to_owned(),
+            partition: None,
+            offset: None,
+            key: Some(request.aggregate_id.clone().into_bytes()),
+            value: Some(json),
+            headers: Headers::default(),
+        };
+        Ok(NewNotification { request, origin, received_at: now, handling })
+    }
+
+    /// What can be known already: the template has words, every variable, and an address that it carries is one.
+    fn check_words(&self, request: &Request, data: Option<&RawValue>) -> Result<(), DoorError> {
+        let none = RawValue::NULL;
+        let text = request.data.as_deref().unwrap_or("{}");
+        let data = data.unwrap_or(none);
+        if !self.templates.has(&request.template, request.channel) {
+            let problem = format!("there is no template `{}` for {}", request.template, request.channel);
+            return Err(DecodeError::invalid("template", problem).into());
+        }
+        if !self.rules.collects(&request.template) {
+            let object = if data.get() == "null" { "{}" } else { data.get() };
+            let object = RawValue::from_string(object.to_owned()).map_err(|e| DoorError::Invalid(e.to_string()))?;
+            self.templates
+                .render(&request.template, request.channel, &object)
+                .map_err(|error| DoorError::Invalid(format!("`data` is invalid: {error}")))?;
+        }
+        if let Contact::Invalid(problem) = resolve(request.channel, request.recipient.as_deref(), None, text) {
+            return Err(DecodeError::invalid("data", problem).into());
+        }
+        Ok(())
+    }
+}
+
+fn envelope(id: &str, wire: &Wire<'_>, now: Timestamp) -> Result<Vec<u8>, DoorError> {
+    let none = RawValue::from_string("{}".to_owned()).map_err(|e| DoorError::Invalid(e.to_string()))?;
+    let aggregate_id = format!("notification-{id}");
+    Ok(to_json(&EnvelopeOut {
+        event_id: id,
+        event_type: NOTIFICATION_REQUESTED,
+        aggregate_id: &aggregate_id,
+        version: VERSION,
+        timestamp: &format_utc(now),
+        data: Payload {
+            r#type: &wire.channel,
+            recipient: wire.recipient.as_deref(),
+            template: &wire.template,
+            data: wire.data.filter(|data| data.get() != "null").unwrap_or(&none),
+            category: wire.category.as_deref(),
+            critical: wire.critical,
+            send_at: wire.send_at.as_deref(),
+            expires_at: wire.expires_at.as_deref(),
+        },
+        metadata: MetadataOut { source: SOURCE, correlation_id: None, causation_id: None, caused_at: None },
+    }))
+}
+
+/// `data.recipient` of the envelope is `recipient` for whoever asks here.
+fn outside(error: &DecodeError) -> DoorError {
+    DoorError::Invalid(error.to_string().replacen("`data.", "`", 1))
+}
+
+fn checked_key(key: &str) -> Result<&str, DoorError> {
+    let sound = !key.is_empty() && key.len() <= MAX_KEY_BYTES && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let rule = format!("must have 1 to {MAX_KEY_BYTES} printable ASCII characters");
+    if sound { Ok(key) } else { Err(DecodeError::invalid("Idempotency-Key", rule).into()) }
+}

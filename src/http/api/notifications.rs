@@ -1,0 +1,172 @@
+//! `/api/v1/notifications`: asking for one, finding them, calling one off, trying one again.
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Refusal, admit, admit_change, ask, body_text, none_if_refused, one, refuse};
+use crate::delivery::door::DoorError;
+use crate::domain::channel::Channel;
+use crate::domain::time::parse_rfc3339;
+use crate::http::state::{RunningParts, SharedState};
+use crate::ports::ledger::{LedgerError, NotificationView, Search, State};
+
+/// Notifications on a page when nobody says how many.
+const PAGE: usize = 50;
+const MAX_PAGE: usize = 500;
+
+#[post("/api/v1/notifications")]
+pub async fn submit(request: HttpRequest, body: web::Bytes, state: web::Data<SharedState>) -> HttpResponse {
+    match submitted(&request, &body, &state).await {
+        Ok(id) => HttpResponse::Accepted().json(json!({"id": id})),
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+async fn submitted(request: &HttpRequest, body: &[u8], state: &SharedState) -> Result<String, Refusal> {
+    let running = admit_change(request, state)?;
+    let body = body_text(body)?;
+    let key = match request.headers().get("idempotency-key") {
+        Some(value) => Some(value.to_str().map_err(|_| bad("the Idempotency-Key must be ASCII"))?.to_owned()),
+        None => None,
+    };
+    let (door, now) = (Arc::clone(&running.door), running.clock.now());
+    let submitted = ask(state, async move { Ok(door.submit(&body, key.as_deref(), now).await) }).await?;
+    submitted.map_err(|error| match error {
+        DoorError::Invalid(detail) => (StatusCode::BAD_REQUEST, detail),
+        DoorError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        DoorError::Ledger(LedgerError::Rejected(detail)) => (StatusCode::BAD_REQUEST, detail),
+        DoorError::Ledger(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    })
+}
+
+fn bad(detail: impl Into<String>) -> Refusal {
+    (StatusCode::BAD_REQUEST, detail.into())
+}
+
+#[get("/api/v1/notifications/{id}")]
+pub async fn notification(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
+    let id = id.into_inner();
+    match admit(&request, &state) {
+        Ok(running) => shown(running, &state, &id).await.unwrap_or_else(refuse),
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+async fn shown(running: &RunningParts, state: &SharedState, id: &str) -> Result<HttpResponse, Refusal> {
+    let (ledger, wanted) = (Arc::clone(&running.ledger), id.to_owned());
+    let question = async move { none_if_refused(ledger.notification(&wanted).await) };
+    let view: NotificationView = one(state, "notification", id, question).await?;
+    Ok(HttpResponse::Ok().json(view))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filters {
+    state: Option<String>,
+    channel: Option<String>,
+    recipient: Option<String>,
+    template: Option<String>,
+    causation_id: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+#[get("/api/v1/notifications")]
+pub async fn list(request: HttpRequest, filters: web::Query<Filters>, state: web::Data<SharedState>) -> HttpResponse {
+    found(&request, filters.into_inner(), &state).await.unwrap_or_else(refuse)
+}
+
+async fn found(request: &HttpRequest, filters: Filters, state: &SharedState) -> Result<HttpResponse, Refusal> {
+    let running = admit(request, state)?;
+    let search = search(filters)?;
+    let (ledger, limit) = (Arc::clone(&running.ledger), search.limit);
+    let found = ask(state, async move { none_if_refused(ledger.search(&search).await.map(Some)) }).await?;
+    let found = found.unwrap_or_default();
+    let next = (found.len() == limit).then(|| found.last().map(|(seq, _)| seq.to_string())).flatten();
+    let items: Vec<NotificationView> = found.into_iter().map(|(_, view)| view).collect();
+    Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": next})))
+}
+
+fn search(filters: Filters) -> Result<Search, Refusal> {
+    let known = |field: &str, rule: String| bad(format!("`{field}` is invalid: {rule}"));
+    let moment = |field: &str, text: Option<String>| {
+        let parse =
+            |text: String| parse_rfc3339(&text).ok_or_else(|| known(field, "expected an RFC 3339 date-time".into()));
+        text.map(parse).transpose()
+    };
+    let state = |text: String| {
+        let names: Vec<&str> = State::ALL.into_iter().map(State::as_str).collect();
+        State::parse(&text).ok_or_else(|| known("state", format!("expected one of {}", names.join(", "))))
+    };
+    let channel = |text: String| text.parse::<Channel>().map_err(|error| known("channel", error.to_string()));
+    let cursor = |text: String| text.parse::<i64>().map_err(|_| known("cursor", "expected a nextCursor".into()));
+    Ok(Search {
+        state: filters.state.map(state).transpose()?,
+        channel: filters.channel.map(channel).transpose()?,
+        recipient: filters.recipient,
+        template: filters.template,
+        causation_id: filters.causation_id,
+        from: moment("from", filters.from)?,
+        to: moment("to", filters.to)?,
+        before: filters.cursor.map(cursor).transpose()?,
+        limit: page_size(filters.limit.as_deref())?,
+    })
+}
+
+/// How many items a list may have.
+pub fn page_size(limit: Option<&str>) -> Result<usize, Refusal> {
+    let Some(limit) = limit else { return Ok(PAGE) };
+    let sound = limit.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+    sound.ok_or_else(|| bad(format!("`limit` is invalid: expected a number from 1 to {MAX_PAGE}")))
+}
+
+#[post("/api/v1/notifications/{id}/cancel")]
+pub async fn cancel(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
+    changed(&request, &id, &state, Change::Cancel).await.unwrap_or_else(refuse)
+}
+
+#[post("/api/v1/notifications/{id}/retry")]
+pub async fn retry(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
+    changed(&request, &id, &state, Change::Retry).await.unwrap_or_else(refuse)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Cancel,
+    Retry,
+}
+
+/// The notification as it is after the change; one that cannot be changed now is a conflict.
+async fn changed(
+    request: &HttpRequest,
+    id: &str,
+    state: &SharedState,
+    change: Change,
+) -> Result<HttpResponse, Refusal> {
+    let running = admit_change(request, state)?;
+    let (door, now, wanted) = (Arc::clone(&running.door), running.clock.now(), id.to_owned());
+    let done = ask(state, async move {
+        let done = match change {
+            Change::Cancel => door.desk.cancel(&wanted, now).await,
+            Change::Retry => door.ledger.reopen(&wanted, now).await,
+        };
+        none_if_refused(done.map(Some))
+    });
+    if done.await? == Some(true) {
+        return shown(running, state, id).await;
+    }
+    let (ledger, wanted) = (Arc::clone(&running.ledger), id.to_owned());
+    let question = async move { none_if_refused(ledger.notification(&wanted).await) };
+    let view: NotificationView = one(state, "notification", id, question).await?;
+    let rule = match change {
+        Change::Cancel => "only one that waits can be cancelled",
+        Change::Retry => "only one that was not sent can be tried again",
+    };
+    Err((StatusCode::CONFLICT, format!("the notification is {}: {rule}", view.state)))
+}

@@ -1,0 +1,153 @@
+//! `/api/v1/recipients`: how people are reached, what they want, and erasing them.
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, delete, get, put, web};
+use serde::Deserialize;
+
+use super::{Refusal, admit, admit_change, ask, body_text, none_if_refused, one, refuse, stored};
+use crate::domain::envelope::{from_json, non_empty};
+use crate::domain::preferences::Preferences;
+use crate::domain::recipient::{Device, Recipient, is_email, is_locale, is_phone};
+use crate::http::state::SharedState;
+
+/// Nobody has more devices.
+const MAX_DEVICES: usize = 100;
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// What a client sends. Null counts as absent.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wire {
+    #[serde(default)]
+    email: Option<String>,
+    #[serde(default)]
+    phone: Option<String>,
+    #[serde(default)]
+    locale: Option<String>,
+    #[serde(default)]
+    time_zone: Option<String>,
+    #[serde(default)]
+    devices: Option<Vec<Device>>,
+}
+
+fn bad(field: &str, rule: &str) -> Refusal {
+    (StatusCode::BAD_REQUEST, format!("`{field}` is invalid: {rule}"))
+}
+
+fn checked_id(id: &str) -> Result<String, Refusal> {
+    non_empty("id", id).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(id.to_owned())
+}
+
+fn recipient_of(id: &str, body: &str) -> Result<Recipient, Refusal> {
+    let wire: Wire = from_json(body, "").map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let holds = |holds: bool, field: &str, rule: &str| if holds { Ok(()) } else { Err(bad(field, rule)) };
+    let each = |value: &Option<String>, test: fn(&str) -> bool| value.as_deref().is_none_or(test);
+    holds(each(&wire.email, is_email), "email", "expected an e-mail address")?;
+    holds(each(&wire.phone, is_phone), "phone", "expected an E.164 number such as +15550100123")?;
+    holds(each(&wire.locale, is_locale), "locale", "expected a BCP 47 language tag such as de-AT")?;
+    let zone = |zone: &str| jiff::tz::TimeZone::get(zone).is_ok();
+    holds(each(&wire.time_zone, zone), "timeZone", "expected an IANA time zone such as Europe/Berlin")?;
+    let devices = wire.devices.unwrap_or_default();
+    holds(devices.len() <= MAX_DEVICES, "devices", "must not be more than 100")?;
+    for (index, device) in devices.iter().enumerate() {
+        let sound = !device.token.is_empty()
+            && device.token.len() <= MAX_TOKEN_BYTES
+            && device.token.bytes().all(|b| b.is_ascii_graphic());
+        let field = format!("devices[{index}].token");
+        holds(sound, &field, "expected 1 to 4096 visible ASCII characters")?;
+    }
+    Ok(Recipient {
+        id: checked_id(id)?,
+        email: wire.email,
+        phone: wire.phone,
+        locale: wire.locale,
+        time_zone: wire.time_zone,
+        devices,
+    })
+}
+
+#[put("/api/v1/recipients/{id}")]
+pub async fn put_recipient(
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: web::Bytes,
+    state: web::Data<SharedState>,
+) -> HttpResponse {
+    let put = async || {
+        let running = admit_change(&request, &state)?;
+        let recipient = recipient_of(&id, &body_text(&body)?)?;
+        let (contacts, new) = (Arc::clone(&running.contacts), recipient.clone());
+        stored(&state, async move { contacts.put(new).await }).await?;
+        Ok(HttpResponse::Ok().json(recipient))
+    };
+    put().await.unwrap_or_else(refuse)
+}
+
+#[get("/api/v1/recipients/{id}")]
+pub async fn get_recipient(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
+    let found = async || {
+        let contacts = Arc::clone(&admit(&request, &state)?.contacts);
+        let wanted = id.clone();
+        let question = async move { none_if_refused(contacts.recipient(&wanted).await) };
+        let recipient: Recipient = one(&state, "recipient", &id, question).await?;
+        Ok(HttpResponse::Ok().json(recipient))
+    };
+    found().await.unwrap_or_else(refuse)
+}
+
+/// Erases a person: what waits is cancelled, what is personal is removed everywhere, counts stay.
+#[delete("/api/v1/recipients/{id}")]
+pub async fn erase(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
+    let erase = async || {
+        let running = admit_change(&request, &state)?;
+        let (door, contacts) = (Arc::clone(&running.door), Arc::clone(&running.contacts));
+        let (wanted, now) = (checked_id(&id)?, running.clock.now());
+        let erased = stored(&state, async move {
+            door.desk.cancel_all_of(&wanted, now).await?;
+            contacts.erase(&wanted).await
+        });
+        let erased = erased.await?;
+        tracing::info!(?erased, "a recipient was erased");
+        Ok(HttpResponse::Ok().json(erased))
+    };
+    erase().await.unwrap_or_else(refuse)
+}
+
+#[get("/api/v1/recipients/{id}/preferences")]
+pub async fn get_preferences(
+    request: HttpRequest,
+    id: web::Path<String>,
+    state: web::Data<SharedState>,
+) -> HttpResponse {
+    let found = async || {
+        let contacts = Arc::clone(&admit(&request, &state)?.contacts);
+        let wanted = id.clone();
+        let question = async move { none_if_refused(contacts.preferences(&wanted).await) };
+        // Whoever has not said anything wants everything.
+        let preferences = ask(&state, question).await?.unwrap_or_default();
+        Ok(HttpResponse::Ok().json(preferences))
+    };
+    found().await.unwrap_or_else(refuse)
+}
+
+#[put("/api/v1/recipients/{id}/preferences")]
+pub async fn put_preferences(
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: web::Bytes,
+    state: web::Data<SharedState>,
+) -> HttpResponse {
+    let put = async || {
+        let running = admit_change(&request, &state)?;
+        let body = body_text(&body)?;
+        let wanted: Preferences = from_json(&body, "").map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        wanted.check().map_err(|(field, rule)| bad(&field, &rule))?;
+        let (contacts, id, new) = (Arc::clone(&running.contacts), checked_id(&id)?, wanted.clone());
+        stored(&state, async move { contacts.set_preferences(&id, &new).await }).await?;
+        Ok(HttpResponse::Ok().json(wanted))
+    };
+    put().await.unwrap_or_else(refuse)
+}

@@ -1,0 +1,101 @@
+//! `/api/v1/suppressions`: addresses that nothing is sent to.
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::notifications::page_size;
+use super::{Refusal, admit, admit_change, ask, body_text, none_if_refused, refuse, stored};
+use crate::domain::channel::Channel;
+use crate::domain::envelope::{from_json, non_empty};
+use crate::domain::recipient::is_address_for;
+use crate::http::state::SharedState;
+
+#[derive(Deserialize)]
+struct Wire {
+    channel: String,
+    address: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+fn bad(detail: impl ToString) -> Refusal {
+    (StatusCode::BAD_REQUEST, detail.to_string())
+}
+
+fn checked(body: &str) -> Result<(Channel, String, String), Refusal> {
+    let wire: Wire = from_json(body, "").map_err(bad)?;
+    let channel: Channel = wire.channel.parse().map_err(|e| bad(format!("`channel` is invalid: {e}")))?;
+    let addressed = matches!(channel, Channel::Email | Channel::Sms | Channel::Webhook);
+    if addressed && !is_address_for(channel, &wire.address) {
+        return Err(bad(format!("`address` is invalid: it is none for {channel}")));
+    }
+    non_empty("address", &wire.address).map_err(bad)?;
+    let reason = wire.reason.unwrap_or_else(|| "operator".to_owned());
+    non_empty("reason", &reason).map_err(bad)?;
+    Ok((channel, wire.address, reason))
+}
+
+#[post("/api/v1/suppressions")]
+pub async fn suppress(request: HttpRequest, body: web::Bytes, state: web::Data<SharedState>) -> HttpResponse {
+    let suppress = async || {
+        let running = admit_change(&request, &state)?;
+        let (channel, address, reason) = checked(&body_text(&body)?)?;
+        let contacts = Arc::clone(&running.contacts);
+        let answer = json!({"channel": channel, "address": address, "reason": reason});
+        stored(&state, async move { contacts.suppress(channel, &[address], &reason).await }).await?;
+        Ok(HttpResponse::Created().json(answer))
+    };
+    suppress().await.unwrap_or_else(refuse)
+}
+
+#[delete("/api/v1/suppressions/{channel}/{address}")]
+pub async fn unsuppress(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    state: web::Data<SharedState>,
+) -> HttpResponse {
+    let unsuppress = async || {
+        let running = admit_change(&request, &state)?;
+        let (channel, address) = path.into_inner();
+        let known: Channel = channel.parse().map_err(|e| bad(format!("`channel` is invalid: {e}")))?;
+        let (contacts, wanted) = (Arc::clone(&running.contacts), address.clone());
+        match stored(&state, async move { contacts.unsuppress(known, &wanted).await }).await? {
+            true => Ok(HttpResponse::NoContent().finish()),
+            false => Err((StatusCode::NOT_FOUND, format!("`{address}` is not suppressed for {known}"))),
+        }
+    };
+    unsuppress().await.unwrap_or_else(refuse)
+}
+
+#[derive(Deserialize)]
+pub struct Page {
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+/// A cursor carries the last address; encoded, because nobody is to build one.
+fn cursor_of(text: &str) -> Result<(String, String), Refusal> {
+    let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    decoded.ok_or_else(|| bad("`cursor` is invalid: expected a nextCursor"))
+}
+
+#[get("/api/v1/suppressions")]
+pub async fn list(request: HttpRequest, page: web::Query<Page>, state: web::Data<SharedState>) -> HttpResponse {
+    let list = async || {
+        let contacts = Arc::clone(&admit(&request, &state)?.contacts);
+        let limit = page_size(page.limit.as_deref())?;
+        let after = page.cursor.as_deref().map(cursor_of).transpose()?;
+        let question = async move { none_if_refused(contacts.suppressions(after, limit).await.map(Some)) };
+        let items = ask(&state, question).await?.unwrap_or_default();
+        let last = items.last().filter(|_| items.len() == limit);
+        let next = last.map(|s| URL_SAFE_NO_PAD.encode(json!([s.channel, s.address]).to_string()));
+        Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": next})))
+    };
+    list().await.unwrap_or_else(refuse)
+}
