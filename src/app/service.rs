@@ -30,6 +30,7 @@ use crate::config::{Config, SecretUrl};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::letters::LetterPress;
 use crate::delivery::outbox_relay::OutboxRelay;
+use crate::delivery::retention::Retention;
 use crate::domain::channel::Channel;
 use crate::handlers::Registry;
 use crate::http::{self, HttpServerHandle, Limits, Phase, RunningParts, SharedState};
@@ -287,7 +288,13 @@ impl Assembly<'_> {
             topic: topics.notifications,
             clock: Arc::clone(&self.clock),
         };
-        let outbox = wiring.outbox(relay).await?;
+        let retention = self.config.delivery.recipients.retention().filter(|_| self.config.delivery.enabled);
+        let retention = retention.map(|keep| Retention {
+            ledger: Arc::new(database.clone()),
+            keep,
+            clock: Arc::clone(&self.clock),
+        });
+        let outbox = wiring.outbox(relay, retention).await?;
         let mut groups = Vec::new();
         for plan in plans {
             groups.push((plan.id.clone(), wiring.group(plan).await?));

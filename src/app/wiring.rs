@@ -17,6 +17,7 @@ use crate::actors::outbox::OutboxActor;
 use crate::actors::slot::Slot;
 use crate::actors::supervisor::{Lifeline, ServiceSupervisor};
 use crate::delivery::outbox_relay::OutboxRelay;
+use crate::delivery::retention::Retention;
 use crate::telemetry::metric_definitions::ACTOR_RESTARTS;
 use crate::telemetry::metrics_server::expose;
 
@@ -65,10 +66,14 @@ impl Wiring {
         self.supervised(name, Some(self.shared.clone()), build).await.map(drop)
     }
 
-    /// The outbox relay.
-    pub async fn outbox(&self, relay: OutboxRelay) -> Result<Slot<OutboxActor>, StartError> {
-        let (io, relay) = (self.io.clone(), Arc::new(relay));
-        let build = move |lifeline| OutboxActor::new(Arc::clone(&relay), io.clone(), lifeline);
+    /// The outbox relay, and the end of settled notifications.
+    pub async fn outbox(
+        &self,
+        relay: OutboxRelay,
+        retention: Option<Retention>,
+    ) -> Result<Slot<OutboxActor>, StartError> {
+        let (io, relay, retention) = (self.io.clone(), Arc::new(relay), retention.map(Arc::new));
+        let build = move |lifeline| OutboxActor::new(Arc::clone(&relay), retention.clone(), io.clone(), lifeline);
         self.supervised("outbox".to_owned(), Some(self.shared.clone()), build).await
     }
 

@@ -14,6 +14,7 @@ pub struct Account {
     pub events: usize,
     pub delivered: usize,
     pub skipped: usize,
+    /// Not sent, and that is no failure: suppressed, expired or cancelled.
     pub suppressed: usize,
     pub waiting: usize,
     pub dead_lettered: usize,
@@ -75,6 +76,8 @@ pub fn account<'a>(
             account.dead_lettered += 1;
         } else if has(State::AwaitingContact) {
             account.waiting += 1;
+        } else if !has(State::Sent) {
+            account.suppressed += 1;
         } else {
             account.delivered += 1;
         }
@@ -92,16 +95,20 @@ mod tests {
 
     #[test]
     fn every_event_is_counted_once() {
-        let fed: Vec<Fed> = ["sent", "sent", "waits", "failed", "unrouted"]
+        let fed: Vec<Fed> = ["sent", "sent", "waits", "failed", "unwanted", "unrouted"]
             .iter()
             .map(|id| Some((*id).to_owned()))
             .chain([None])
             .collect();
-        let notifications =
-            [brief("sent", State::Sent), brief("waits", State::AwaitingContact), brief("failed", State::Failed)];
-        let account = account(&fed, &HashSet::from([5]), &notifications, true);
+        let notifications = [
+            brief("sent", State::Sent),
+            brief("waits", State::AwaitingContact),
+            brief("failed", State::Failed),
+            brief("unwanted", State::Suppressed),
+        ];
+        let account = account(&fed, &HashSet::from([6]), &notifications, true);
         let expected =
-            Account { events: 6, delivered: 1, skipped: 2, suppressed: 0, waiting: 1, dead_lettered: 2, open: 0 };
+            Account { events: 7, delivered: 1, skipped: 2, suppressed: 1, waiting: 1, dead_lettered: 2, open: 0 };
         assert_eq!(account, expected);
     }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Answered, conclude, conclude_follower, count_settled, follow_on, outcome, put_back};
+use super::corrections::learn_from;
 use super::decide::OnUnknown;
 use super::held::Held;
 use super::prepare::{Preparation, Prepared, Ready};
@@ -304,13 +305,12 @@ impl Lane {
     }
 
     fn send(&self, ready: Ready, permit: Permit) -> impl Future<Output = Answer> + Send + 'static {
-        let (settings, clock) = (Arc::clone(&self.settings), Arc::clone(&self.context.clock));
+        let (settings, context) = (Arc::clone(&self.settings), Arc::clone(&self.context));
         let Ready { message, claimed, followers, .. } = ready;
         async move {
-            let started = clock.monotonic();
+            let started = context.clock.monotonic();
             let provider = Arc::clone(&settings.provider);
-            let (to, number, probe) =
-                (message.to.clone().unwrap_or_else(|| "administrators".to_owned()), message.attempt, permit.is_probe());
+            let (to, number, probe) = (message.to.clone(), message.attempt, permit.is_probe());
             // A task of its own: a provider that panics loses its answer, not the notification.
             let sending = tokio::spawn(async move { provider.send(&message).await });
             // Providers keep their own time-out, and say what it means; this one is for those that hang all the same.
@@ -332,6 +332,8 @@ impl Lane {
                     | SendError::RateLimited { .. },
                 ) => CallOutcome::Success,
             });
+            learn_from(&*context.contacts, &claimed, to.as_deref(), &result).await;
+            let to = to.unwrap_or_else(|| "administrators".to_owned());
             Answer { claimed, followers, to, number, probe, started, result }
         }
     }

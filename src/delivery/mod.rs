@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod built_in_templates;
 pub mod contact;
+pub mod corrections;
 pub mod decide;
 pub mod desk;
 pub mod door;
@@ -14,6 +15,7 @@ pub mod outbox_relay;
 pub mod prepare;
 pub mod recovery;
 pub mod render;
+pub mod retention;
 pub mod rules;
 pub mod schedule;
 pub mod template_settings;
