@@ -12,6 +12,7 @@ use super::tasks::{Task, Tasks};
 use crate::delivery::held::Held;
 use crate::delivery::lane::{DispatchContext, Lane, LaneSettings};
 use crate::delivery::recovery::LeaseKeeper;
+use crate::delivery::under_way::UnderWay;
 use crate::domain::channel::Channel;
 
 /// What the actor works with.
@@ -45,10 +46,11 @@ impl DispatchActor {
         let DispatchDuty { channel, instance, lanes, context } = self.duty.clone();
         // Every incarnation has a name of its own: what a dead one holds is taken over when its lease expires.
         let owner = format!("{instance}/{channel}/{}", uuid::Uuid::new_v4().simple());
-        let held = Arc::new(Held::default());
+        let (held, under_way) = (Arc::new(Held::default()), Arc::new(UnderWay::default()));
         let mut tasks: Vec<Task> = Vec::new();
         for lane in &lanes {
-            let lane = Lane::new(Arc::clone(&context), Arc::clone(lane), owner.clone(), Arc::clone(&held));
+            let (held, under_way) = (Arc::clone(&held), Arc::clone(&under_way));
+            let lane = Lane::new(Arc::clone(&context), Arc::clone(lane), owner.clone(), held, under_way);
             let stop = stop.clone();
             tasks.push(Box::pin(lane.run(stop)));
         }

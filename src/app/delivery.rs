@@ -15,6 +15,7 @@ use crate::delivery::lane::{DispatchContext, LaneSettings};
 use crate::delivery::render::{TemplateError, Templates};
 use crate::delivery::rules::{HouseRules, TemplateRules, Throttle, TimeZoneOrUtc};
 use crate::delivery::schedule::Schedule;
+use crate::delivery::template_settings::TemplateSettings;
 use crate::delivery::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
@@ -33,7 +34,8 @@ pub fn templates(config: &Config) -> Result<Templates, TemplateError> {
 
 /// What templates decide beside their words.
 pub fn template_rules() -> TemplateRules {
-    TemplateRules::default()
+    let shipped = TemplateSettings { supersedes: vec!["order_confirmation".to_owned()], ..TemplateSettings::default() };
+    TemplateRules::new([("order_shipped".to_owned(), shipped)].into())
 }
 
 fn house_rules(config: &RecipientsConfig) -> HouseRules {

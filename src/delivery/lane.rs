@@ -19,6 +19,7 @@ use super::prepare::{Preparation, Prepared, Ready};
 use super::render::Templates;
 use super::rules::{HouseRules, TemplateRules, Throttle};
 use super::schedule::Schedule;
+use super::under_way::UnderWay;
 use super::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
@@ -103,6 +104,7 @@ pub struct Lane {
     settings: Arc<LaneSettings>,
     owner: String,
     held: Arc<Held>,
+    under_way: Arc<UnderWay>,
     bucket: Option<Mutex<TokenBucket>>,
     delivery_seconds: Histogram,
 }
@@ -119,11 +121,17 @@ struct Answer {
 
 impl Lane {
     /// A lane whose claims carry the owner's name.
-    pub fn new(context: Arc<DispatchContext>, settings: Arc<LaneSettings>, owner: String, held: Arc<Held>) -> Self {
+    pub fn new(
+        context: Arc<DispatchContext>,
+        settings: Arc<LaneSettings>,
+        owner: String,
+        held: Arc<Held>,
+        under_way: Arc<UnderWay>,
+    ) -> Self {
         let now = context.clock.monotonic();
         let bucket = settings.max_per_second.map(|rate| Mutex::new(TokenBucket::new(rate, rate, now)));
         let delivery_seconds = histogram!(DELIVERY_SECONDS);
-        Self { context, settings, owner, held, bucket, delivery_seconds }
+        Self { context, settings, owner, held, under_way, bucket, delivery_seconds }
     }
 
     /// Claims, sends and settles until `stop`; then waits for the answers that are due and settles them.
@@ -211,12 +219,12 @@ impl Lane {
     async fn settle(&self, settled: &mut Vec<Settlement>) -> Result<(), LedgerError> {
         match self.guarded(self.context.ledger.settle(settled)).await {
             Ok(taken) => {
-                self.held.remove(settled.iter().map(|s| s.id.as_str()));
+                self.let_go(settled);
                 count_settled(settled, &taken);
             }
             Err(LedgerError::Rejected(reason)) if settled.len() == 1 => {
                 tracing::error!(reason, notification = settled[0].id, "a settlement is refused; its lease will expire");
-                self.held.remove(settled.iter().map(|s| s.id.as_str()));
+                self.let_go(settled);
             }
             Err(LedgerError::Rejected(_)) => {
                 while let Some(one) = settled.pop() {
@@ -231,6 +239,11 @@ impl Lane {
         }
         settled.clear();
         Ok(())
+    }
+
+    fn let_go(&self, settled: &[Settlement]) {
+        self.held.remove(settled.iter().map(|s| s.id.as_str()));
+        self.under_way.end(settled.iter().map(|s| s.id.as_str()));
     }
 
     /// How many may be claimed: bounded by what is under way, and by what the breaker lets pass.
@@ -255,8 +268,13 @@ impl Lane {
         settled: &mut Vec<Settlement>,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        let preparation =
-            Preparation { context: &self.context, channel: self.settings.channel, owner: &self.owner, now };
+        let preparation = Preparation {
+            context: &self.context,
+            channel: self.settings.channel,
+            under_way: &self.under_way,
+            owner: &self.owner,
+            now,
+        };
         let ids: Vec<String> = claimed.iter().map(|c| c.id.clone()).collect();
         let prepared = self.guarded(preparation.run(claimed)).await;
         let Ok(Prepared { ready, settled: decided }) = prepared else {
@@ -295,6 +313,9 @@ impl Lane {
         let begun_ids: HashSet<&str> = begun.iter().flatten().map(String::as_str).collect();
         for (ready, permit) in permitted {
             if begun_ids.contains(ready.message.id.as_str()) {
+                if let Some(recipient) = ready.claimed.recipient.as_ref().filter(|_| !ready.claimed.critical) {
+                    self.under_way.begin(&ready.claimed.id, recipient);
+                }
                 sends.spawn(self.send(ready, permit));
             } else {
                 let followers = ready.followers.iter().map(|f| f.id.as_str());

@@ -19,4 +19,5 @@ pub mod retention;
 pub mod rules;
 pub mod schedule;
 pub mod template_settings;
+pub mod under_way;
 pub mod unsubscribe;

@@ -11,6 +11,7 @@ use super::attempt::{await_contact, follow_on, not_sent, postpone, refuse};
 use super::contact::{Contact, resolve};
 use super::lane::DispatchContext;
 use super::rules::Gate;
+use super::under_way::UnderWay;
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Failure;
 use crate::domain::error::{ErrorClass, panic_message};
@@ -48,6 +49,8 @@ pub struct Preparation<'a> {
     pub context: &'a DispatchContext,
     /// The channel.
     pub channel: Channel,
+    /// Whom the channel's lanes are sending to.
+    pub under_way: &'a UnderWay,
     /// Whose claims they are.
     pub owner: &'a str,
     /// Now.
@@ -138,8 +141,8 @@ impl Preparation<'_> {
         Ok(rest)
     }
 
-    /// Counts what each recipient got lately, this batch included. Several instances that send at the same moment may
-    /// exceed the limit by what they have under way.
+    /// Counts what each recipient got lately or is about to get. Several instances that send at the same moment may
+    /// exceed the limit by what the others have under way.
     async fn without_throttled(
         &self,
         addressed: Vec<(Claimed, Address)>,
@@ -154,6 +157,9 @@ impl Preparation<'_> {
         let window = throttle.window;
         let since = self.now - window;
         let mut sent = self.context.ledger.sent_since(self.channel, &recipients, since).await?;
+        for (recipient, count) in self.under_way.counts() {
+            sent.entry(recipient).or_insert((0, self.now)).0 += count;
+        }
         let mut rest = Vec::with_capacity(addressed.len());
         for (claimed, address) in addressed {
             let Some(recipient) = claimed.recipient.clone().filter(|_| throttled(&claimed)) else {

@@ -34,7 +34,7 @@ pub struct Message {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
     /// Where a recipient refuses further ones of this category, with one POST (RFC 8058). E-mail only.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "unsubscribeUrl", skip_serializing_if = "Option::is_none")]
     pub unsubscribe_url: Option<String>,
     /// 1 for the first.
     pub attempt: u32,

@@ -17,6 +17,7 @@ mod load;
 mod metrics;
 mod offsets;
 mod outage;
+mod requests;
 mod security;
 mod shutdown;
 mod source;

@@ -94,6 +94,11 @@ pub fn order_created(event_id: &str, order: &str, customer: &str, amount: &str) 
     Event::new("OrderCreated", event_id, order, object(&fields))
 }
 
+pub fn order_shipped(event_id: &str, order: &str, customer: &str) -> Event {
+    let fields = [("orderId", quoted(order)), ("customerId", quoted(customer))];
+    Event::new("OrderShipped", event_id, order, object(&fields))
+}
+
 /// Registers a user with the addresses of [`email_of`] and [`phone_of`].
 pub fn user_registered(event_id: &str, user: &str) -> Event {
     let fields = [

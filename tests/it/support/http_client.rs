@@ -36,7 +36,7 @@ pub fn post_text(url: &str, body: &str) -> Result<Answer, String> {
 }
 
 /// Each request has a connection of its own, so that an outage of one says nothing about the next.
-fn send(method: reqwest::Method, url: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, String> {
+pub fn send(method: reqwest::Method, url: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, String> {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(10));
         builder.build().expect("a client")

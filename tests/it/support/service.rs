@@ -73,6 +73,13 @@ impl Service {
     }
 
     #[track_caller]
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let method = method.parse().expect("a method");
+        let answer = http_client::send(method, &format!("{}{path}", self.base), headers, body);
+        answer.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[track_caller]
     pub fn metrics(&self) -> Metrics {
         Metrics::parse(&self.get("/metrics").text())
     }
