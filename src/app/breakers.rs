@@ -62,5 +62,7 @@ impl Breakers {
 }
 
 fn uses_redis(config: &Config) -> bool {
-    config.routing.enabled && config.routing.dedup.store == DedupStore::Redis
+    let paced = config.delivery.providers.iter().any(|provider| provider.max_per_second.is_some());
+    (config.routing.enabled && config.routing.dedup.store == DedupStore::Redis)
+        || (config.delivery.enabled && config.redis.url.is_some() && paced)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::breakers::Breakers;
 use crate::actors::dispatch::DispatchDuty;
 use crate::adapters::providers::{self, ProviderSettings};
+use crate::adapters::redis::{RedisLink, RedisRate};
 use crate::adapters::sql::Database;
 use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind, RecipientsConfig};
 use crate::delivery::decide;
@@ -19,6 +20,9 @@ use crate::delivery::template_settings::TemplateSettings;
 use crate::delivery::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
+use crate::ports::rate::SharedRate;
+use crate::resilience::breaker_cell::BreakerCell;
+use crate::resilience::token_bucket::pacing_burst;
 
 /// The built-in templates with the operator's folder over them.
 ///
@@ -86,6 +90,20 @@ pub fn provider_settings(config: &Config, provider: &ProviderConfig) -> Provider
     }
 }
 
+/// The provider's rate, kept by all instances together in Redis.
+fn shared_rate(
+    config: &Config,
+    provider: &ProviderConfig,
+    redis: Option<&Arc<RedisLink>>,
+    breakers: &Breakers,
+) -> Option<(Arc<dyn SharedRate>, Arc<BreakerCell>)> {
+    let (per_second, link, breaker) = (provider.max_per_second?, redis?, breakers.redis.as_ref()?);
+    let burst = pacing_burst(per_second);
+    let name = format!("{}{}", config.kafka.prefix, provider.name);
+    let rate = RedisRate::new(Arc::clone(link), &name, (per_second - burst).max(1), burst);
+    Some((Arc::new(rate), Arc::clone(breaker)))
+}
+
 /// A dispatcher for every channel that has a provider.
 ///
 /// # Errors
@@ -94,6 +112,7 @@ pub fn dispatchers(
     config: &Config,
     instance: &str,
     database: &Database,
+    redis: Option<&Arc<RedisLink>>,
     breakers: &Breakers,
     clock: &SharedClock,
 ) -> Result<Vec<DispatchDuty>, String> {
@@ -139,6 +158,7 @@ pub fn dispatchers(
                     OnUnknown::Hold => decide::OnUnknown::Hold,
                 },
                 max_per_second: provider.max_per_second,
+                shared_rate: shared_rate(config, provider, redis, breakers),
                 breaker: breaker.ok_or_else(|| format!("provider {} has no breaker", provider.name))?,
             }));
         }

@@ -339,7 +339,9 @@ impl Assembly<'_> {
         }
         let instance = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let database = &self.connections.database;
-        let duties = delivery::dispatchers(self.config, &instance, database, self.breakers, &self.clock);
+        let redis = self.redis()?;
+        let duties =
+            delivery::dispatchers(self.config, &instance, database, redis.as_ref(), self.breakers, &self.clock);
         self.warn_of_stranded(wiring).await;
         for duty in duties.map_err(StartError)? {
             dispatchers.push(wiring.dispatcher(duty).await?);

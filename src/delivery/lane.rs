@@ -2,7 +2,7 @@
 //! or dead provider delays nobody else.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use super::attempt::{Answered, conclude, conclude_follower, count_settled, follo
 use super::corrections::learn_from;
 use super::decide::OnUnknown;
 use super::held::Held;
+use super::pacing::{Pacing, Together};
 use super::prepare::{Preparation, Prepared, Ready};
 use super::render::Templates;
 use super::rules::{HouseRules, TemplateRules, Throttle};
@@ -26,10 +27,10 @@ use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError, NotificationLedger, Settlement};
 use crate::ports::provider::{Accepted, Provider, SendError};
+use crate::ports::rate::SharedRate;
 use crate::resilience::breaker::{CallOutcome, Position};
 use crate::resilience::breaker_cell::{BreakerCell, Permit};
 use crate::resilience::retry::Waits;
-use crate::resilience::token_bucket::TokenBucket;
 use crate::telemetry::events;
 use crate::telemetry::metric_definitions::DELIVERY_SECONDS;
 
@@ -70,7 +71,7 @@ pub struct DispatchContext {
     pub lease: Duration,
     /// Claimed together at most.
     pub batch: usize,
-    /// Sends under way at once, per lane.
+    /// Sends under way at once, per lane; a provider that slows down gets less.
     pub max_in_flight: usize,
     /// How often the ledger is asked without being told of new work: for what other instances add.
     pub poll_interval: Duration,
@@ -94,6 +95,8 @@ pub struct LaneSettings {
     pub on_unknown: OnUnknown,
     /// Calls a second at most.
     pub max_per_second: Option<u32>,
+    /// Who keeps that rate for all instances, and the breaker in front.
+    pub shared_rate: Option<(Arc<dyn SharedRate>, Arc<BreakerCell>)>,
     /// In front of the provider.
     pub breaker: Arc<BreakerCell>,
 }
@@ -105,7 +108,7 @@ pub struct Lane {
     owner: String,
     held: Arc<Held>,
     under_way: Arc<UnderWay>,
-    bucket: Option<Mutex<TokenBucket>>,
+    pacing: Pacing,
     delivery_seconds: Histogram,
 }
 
@@ -128,10 +131,11 @@ impl Lane {
         held: Arc<Held>,
         under_way: Arc<UnderWay>,
     ) -> Self {
-        let now = context.clock.monotonic();
-        let bucket = settings.max_per_second.map(|rate| Mutex::new(TokenBucket::new(rate, rate, now)));
+        let together = settings.shared_rate.clone().map(|(rate, breaker)| Together { rate, breaker });
+        let clock = Arc::clone(&context.clock);
+        let pacing = Pacing::new(clock, settings.max_per_second, together, context.max_in_flight);
         let delivery_seconds = histogram!(DELIVERY_SECONDS);
-        Self { context, settings, owner, held, under_way, bucket, delivery_seconds }
+        Self { context, settings, owner, held, under_way, pacing, delivery_seconds }
     }
 
     /// Claims, sends and settles until `stop`; then waits for the answers that are due and settles them.
@@ -164,9 +168,9 @@ impl Lane {
             let idle = claimed == 0;
             if let Some(answer) = self.wait(&mut sends, &mut work, paused_until, idle, &stop).await {
                 tokio::time::sleep(GATHER).await;
-                self.take_answer(answer?, &mut settled, &mut paused_until);
+                self.take_answer(answer?, sends.len(), &mut settled, &mut paused_until);
                 while let Some(answer) = sends.try_join_next() {
-                    self.take_answer(answer.map_err(lost)?, &mut settled, &mut paused_until);
+                    self.take_answer(answer.map_err(lost)?, sends.len(), &mut settled, &mut paused_until);
                 }
             }
         }
@@ -186,7 +190,7 @@ impl Lane {
         if stop.is_cancelled() || self.context.clock.monotonic() < paused_until {
             return Ok(0);
         }
-        let limit = self.grant(self.room(sends.len()));
+        let limit = self.pacing.grant(self.room(sends.len())).await;
         if limit == 0 {
             return Ok(0);
         }
@@ -202,12 +206,12 @@ impl Lane {
         let claimed = match self.guarded(self.context.ledger.claim(request)).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                self.give_back(limit);
+                self.pacing.give_back(limit).await;
                 return Err(error);
             }
         };
         let count = claimed.len();
-        self.give_back(limit.saturating_sub(count));
+        self.pacing.give_back(limit.saturating_sub(count)).await;
         self.held.add(claimed.iter().map(|c| c.id.as_str()));
         if count > 0 {
             self.start(claimed, sends, settled, now).await?;
@@ -252,9 +256,10 @@ impl Lane {
             Position::Open => 0,
             Position::HalfOpen => usize::from(under_way == 0),
             Position::Closed => {
-                let room = self.context.max_in_flight.saturating_sub(under_way).min(self.context.batch);
+                let limit = self.pacing.limit();
+                let room = limit.saturating_sub(under_way).min(self.context.batch);
                 // Small claims cost as much as large ones: wait until there is room for a good part of a batch.
-                let worthwhile = self.context.max_in_flight.min(self.context.batch).div_ceil(4);
+                let worthwhile = limit.min(self.context.batch).div_ceil(4);
                 if room >= worthwhile || under_way == 0 { room } else { 0 }
             }
         }
@@ -359,7 +364,13 @@ impl Lane {
         }
     }
 
-    fn take_answer(&self, answer: Answer, settled: &mut Vec<Settlement>, paused_until: &mut Duration) {
+    fn take_answer(
+        &self,
+        answer: Answer,
+        under_way: usize,
+        settled: &mut Vec<Settlement>,
+        paused_until: &mut Duration,
+    ) {
         let now = self.context.clock.now();
         if let Err(SendError::RateLimited { retry_after, .. }) = &answer.result {
             *paused_until = (*paused_until).max(self.context.clock.monotonic() + *retry_after);
@@ -377,6 +388,8 @@ impl Lane {
             duration,
             result: &answer.result,
         };
+        let failed = matches!(answer.result, Err(SendError::Transient(_) | SendError::Unknown(_)));
+        self.pacing.answered(duration, under_way + 1, failed);
         events::provider_answered(&self.settings.name, outcome(&answer.result).as_str());
         let (settings, schedule) = (&self.settings, &self.context.schedule);
         settled.push(conclude(&concluded, settings, schedule, &self.owner, now));
@@ -419,10 +432,7 @@ impl Lane {
         if paused_until > now {
             return paused_until - now;
         }
-        let until_token = self
-            .bucket
-            .as_ref()
-            .map_or(Duration::ZERO, |bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner).until_token(now));
+        let until_token = self.pacing.until_token();
         if !until_token.is_zero() {
             return until_token;
         }
@@ -432,17 +442,6 @@ impl Lane {
         });
         // What is due already was taken by another instance a moment ago, or will be claimed in the next turn.
         until_due.clamp(MIN_NAP, self.context.poll_interval.max(MIN_NAP))
-    }
-
-    fn grant(&self, wanted: usize) -> usize {
-        let Some(bucket) = &self.bucket else { return wanted };
-        bucket.lock().unwrap_or_else(PoisonError::into_inner).take(wanted, self.context.clock.monotonic())
-    }
-
-    fn give_back(&self, unused: usize) {
-        if let Some(bucket) = &self.bucket {
-            bucket.lock().unwrap_or_else(PoisonError::into_inner).give_back(unused);
-        }
     }
 
     /// Tells the database's breaker how it went.

@@ -12,6 +12,7 @@ pub mod intake;
 pub mod lane;
 pub mod lifecycle;
 pub mod outbox_relay;
+pub mod pacing;
 pub mod prepare;
 pub mod recovery;
 pub mod render;

@@ -11,5 +11,6 @@ pub mod probe;
 pub mod processed_events;
 pub mod provider;
 pub mod publisher;
+pub mod rate;
 pub mod source;
 pub mod transactions;

@@ -18,6 +18,13 @@ impl TokenBucket {
         Self { per_second, burst, tokens: burst, filled_at: now }
     }
 
+    /// A bucket for a provider that counts requests by the second: never more than `per_second` in any second. What may
+    /// be saved up for a burst is taken off the rate.
+    pub fn pacing(per_second: u32, now: Duration) -> Self {
+        let burst = pacing_burst(per_second);
+        Self { per_second: f64::from((per_second - burst).max(1)), ..Self::new(per_second, burst, now) }
+    }
+
     /// Takes up to `wanted` tokens; returns how many there were.
     pub fn take(&mut self, wanted: usize, now: Duration) -> usize {
         self.fill(now);
@@ -44,6 +51,11 @@ impl TokenBucket {
     }
 }
 
+/// A twentieth of a second's tokens, but one at least.
+pub fn pacing_burst(per_second: u32) -> u32 {
+    (per_second / 20).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +70,22 @@ mod tests {
         bucket.give_back(2);
         assert_eq!(bucket.take(50, Duration::from_millis(250)), 2);
         assert_eq!(bucket.take(50, Duration::from_secs(60)), 10, "no more than the burst accumulates");
+    }
+
+    #[test]
+    fn a_pace_is_kept_in_every_second() {
+        for rate in [1, 2, 7, 50, 1000] {
+            let mut bucket = TokenBucket::pacing(rate, Duration::ZERO);
+            let mut granted = Vec::new();
+            for ms in 0..5000u64 {
+                let now = Duration::from_millis(ms);
+                granted.extend(std::iter::repeat_n(ms, bucket.take(usize::MAX >> 1, now)));
+            }
+            for (first, begin) in granted.iter().enumerate() {
+                let within = granted[first..].iter().take_while(|ms| **ms < begin + 1000).count();
+                assert!(within <= rate as usize, "{within} within a second at a rate of {rate}");
+            }
+            assert!(granted.len() as u32 * 10 >= rate * 5 * 8, "{} in 5 s at a rate of {rate}", granted.len());
+        }
     }
 }

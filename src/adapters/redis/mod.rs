@@ -2,6 +2,7 @@
 
 mod link;
 mod processed_events;
+mod rate;
 pub mod stream_commands;
 pub mod stream_entry;
 mod stream_hand;
@@ -14,6 +15,7 @@ pub mod stream_source;
 
 pub use link::RedisLink;
 pub use processed_events::RedisProcessedEvents;
+pub use rate::RedisRate;
 
 use std::time::Duration;
 
