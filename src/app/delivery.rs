@@ -10,21 +10,17 @@ use crate::adapters::sql::Database;
 use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind};
 use crate::delivery::decide;
 use crate::delivery::lane::{DispatchContext, LaneSettings};
-use crate::delivery::render::{TemplateError, Templates};
 use crate::delivery::schedule::Schedule;
+use crate::delivery::templates::{TemplateErrors, Templates};
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
 
 /// The built-in templates with the operator's folder over them.
 ///
 /// # Errors
-/// A [`TemplateError`] that names file and line.
-pub fn templates(config: &Config) -> Result<Templates, TemplateError> {
-    let mut templates = Templates::built_in()?;
-    if let Some(folder) = &config.delivery.templates_dir {
-        templates.overlay(folder)?;
-    }
-    Ok(templates)
+/// All mistakes, each with its file and line.
+pub fn templates(config: &Config) -> Result<Templates, TemplateErrors> {
+    Templates::load(config.delivery.templates_dir.as_deref(), &config.delivery.default_locale)
 }
 
 /// What an adapter needs to know of a provider.

@@ -5,13 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 
 use super::contact::{Contact, resolve};
 use super::decide::{Next, Progress, Rules, after_failure};
 use super::lane::LaneSettings;
 use super::lifecycle;
-use super::render::Templates;
 use super::schedule::Schedule;
+use super::templates::{RenderRequest, Templates};
 use crate::domain::dead_letter::Failure;
 use crate::domain::error::{ErrorClass, panic_message};
 use crate::domain::notification::template_data;
@@ -50,7 +51,7 @@ fn compose(templates: &Templates, claimed: &Claimed, owner: &str, now: Timestamp
             return Err(Box::new(unsent(claimed, owner, State::AwaitingContact, now)));
         }
     };
-    let words = templates.render(&claimed.template, claimed.channel, &data).map_err(|e| permanent(e.code, e.reason))?;
+    let words = templates.render(&render_request(claimed, &data)).map_err(|e| permanent(e.code, e.reason))?;
     Ok(Message {
         id: claimed.id.clone(),
         channel: claimed.channel,
@@ -66,6 +67,18 @@ fn compose(templates: &Templates, claimed: &Claimed, owner: &str, now: Timestamp
         unsubscribe_url: None,
         attempt: claimed.attempts + 1,
     })
+}
+
+/// The words that a notification asks for, as its recipient reads them.
+fn render_request<'a>(claimed: &'a Claimed, data: &'a RawValue) -> RenderRequest<'a> {
+    let contact = claimed.contact.as_ref();
+    RenderRequest {
+        template: &claimed.template,
+        channel: claimed.channel,
+        locale: contact.and_then(|contact| contact.locale.as_deref()),
+        time_zone: contact.and_then(|contact| contact.time_zone.as_deref()),
+        data,
+    }
 }
 
 /// A notification that goes back as it was.

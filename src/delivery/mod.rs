@@ -1,7 +1,6 @@
 //! Stage 2: requests into the ledger, and from there to their recipients through providers.
 
 pub mod attempt;
-pub mod built_in_templates;
 pub mod contact;
 pub mod decide;
 pub mod held;
@@ -10,6 +9,6 @@ pub mod lane;
 pub mod lifecycle;
 pub mod outbox_relay;
 pub mod recovery;
-pub mod render;
 pub mod schedule;
 pub mod template_settings;
+pub mod templates;
