@@ -20,13 +20,15 @@ pub fn check(config: &Config) -> Vec<Mistake> {
     match templates(config) {
         Ok(templates) => {
             for (index, route) in config.routing.routes.iter().enumerate() {
-                if config.delivery.enabled && !templates.has(&route.template, route.channel) {
-                    let problem = format!("there is no template `{}` for {}", route.template, route.channel);
+                if config.delivery.enabled && !templates.has(&route.template) {
+                    let problem = format!("there is no template `{}`", route.template);
                     add(format!("routing.routes[{index}].template"), problem);
                 }
             }
         }
-        Err(error) => add("delivery.templates_dir".into(), error.to_string()),
+        Err(errors) => {
+            errors.mistakes.iter().for_each(|mistake| add("delivery.templates_dir".into(), mistake.to_string()));
+        }
     }
     for (index, provider) in config.delivery.providers.iter().enumerate() {
         // Building a file provider creates its folder, which a check must not do.

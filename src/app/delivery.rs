@@ -13,10 +13,9 @@ use crate::delivery::decide;
 use crate::delivery::desk::Desk;
 use crate::delivery::door::Door;
 use crate::delivery::lane::{DispatchContext, LaneSettings};
-use crate::delivery::render::{TemplateError, Templates};
-use crate::delivery::rules::{HouseRules, TemplateRules, Throttle, TimeZoneOrUtc};
+use crate::delivery::rules::{HouseRules, NamedZone, TemplateRules, Throttle};
 use crate::delivery::schedule::Schedule;
-use crate::delivery::template_settings::TemplateSettings;
+use crate::delivery::templates::{TemplateErrors, Templates};
 use crate::delivery::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
@@ -27,25 +26,15 @@ use crate::resilience::token_bucket::pacing_burst;
 /// The built-in templates with the operator's folder over them.
 ///
 /// # Errors
-/// A [`TemplateError`] that names file and line.
-pub fn templates(config: &Config) -> Result<Templates, TemplateError> {
-    let mut templates = Templates::built_in()?;
-    if let Some(folder) = &config.delivery.templates_dir {
-        templates.overlay(folder)?;
-    }
-    Ok(templates)
-}
-
-/// What templates decide beside their words.
-pub fn template_rules() -> TemplateRules {
-    let shipped = TemplateSettings { supersedes: vec!["order_confirmation".to_owned()], ..TemplateSettings::default() };
-    TemplateRules::new([("order_shipped".to_owned(), shipped)].into())
+/// All mistakes, each with its file and line.
+pub fn templates(config: &Config) -> Result<Templates, TemplateErrors> {
+    Templates::load(config.delivery.templates_dir.as_deref(), &config.delivery.default_locale)
 }
 
 fn house_rules(config: &RecipientsConfig) -> HouseRules {
     HouseRules {
         exempt_categories: config.exempt_categories.clone(),
-        default_time_zone: TimeZoneOrUtc(config.time_zone()),
+        default_time_zone: NamedZone { name: config.default_time_zone.clone(), zone: config.time_zone() },
     }
 }
 
@@ -56,22 +45,18 @@ pub fn unsubscribe_links(config: &RecipientsConfig) -> Option<UnsubscribeLinks> 
 }
 
 /// The door for direct requests.
-///
-/// # Errors
-/// What is wrong with a template.
-pub fn door(config: &Config, database: &Database) -> Result<Door, String> {
-    let templates = templates(config).map_err(|e| format!("delivery.templates_dir: {e}"))?;
-    Ok(Door {
+pub fn door(config: &Config, database: &Database, templates: Arc<Templates>) -> Door {
+    Door {
+        rules: Arc::new(TemplateRules::new(&templates)),
         ledger: Arc::new(database.clone()),
         desk: Desk {
             ledger: Arc::new(database.clone()),
             owner: format!("api/{}", uuid::Uuid::new_v4().simple()),
             lease: config.delivery.lease(),
         },
-        templates: Arc::new(templates),
-        rules: Arc::new(template_rules()),
+        templates,
         channels: config.delivery.providers.iter().map(|provider| provider.channel).collect(),
-    })
+    }
 }
 
 /// What an adapter needs to know of a provider.
@@ -115,19 +100,19 @@ pub fn dispatchers(
     redis: Option<&Arc<RedisLink>>,
     breakers: &Breakers,
     clock: &SharedClock,
+    templates: &Arc<Templates>,
 ) -> Result<Vec<DispatchDuty>, String> {
-    let templates = templates(config).map_err(|e| format!("delivery.templates_dir: {e}"))?;
     let recipients = &config.delivery.recipients;
     let window = recipients.throttle_window();
     let context = Arc::new(DispatchContext {
         ledger: Arc::new(database.clone()),
         contacts: Arc::new(database.clone()),
-        rules: Arc::new(template_rules()),
+        rules: Arc::new(TemplateRules::new(templates)),
         house: house_rules(recipients),
         throttle: recipients.throttle.map(|per_recipient| Throttle { per_recipient, window }),
         unsubscribe: unsubscribe_links(recipients),
         contact_patience: recipients.awaiting_contact(),
-        templates: Arc::new(templates),
+        templates: Arc::clone(templates),
         schedule: Schedule::new(config.delivery.retry.schedule()),
         clock: Arc::clone(clock),
         database: Arc::clone(&breakers.database),

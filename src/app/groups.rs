@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::breakers::Breakers;
-use super::delivery::template_rules;
 use super::kafka::{client_settings, topic_plans};
 use crate::actors::consumer_group::{Running, StartGroup};
 use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
@@ -24,6 +23,7 @@ use crate::consume::stage::{Stage, TransactionalStage};
 use crate::consume::transactional::TransactionalEngine;
 use crate::delivery::desk::Desk;
 use crate::delivery::intake::IntakeStage;
+use crate::delivery::rules::TemplateRules;
 use crate::domain::dead_letter::Stage as StageName;
 use crate::domain::error::ErrorClass;
 use crate::domain::groups;
@@ -82,6 +82,8 @@ pub struct GroupParts<'a> {
     pub breakers: Breakers,
     /// Redis, where something uses it.
     pub redis: Option<Arc<RedisLink>>,
+    /// What templates decide about requests.
+    pub template_rules: Arc<TemplateRules>,
     /// Time.
     pub clock: SharedClock,
     /// Runs sources that have no thread of their own.
@@ -174,7 +176,7 @@ impl GroupParts<'_> {
             owner: format!("intake/{}", uuid::Uuid::new_v4().simple()),
             lease: self.config.delivery.lease(),
         };
-        let rules = Arc::new(template_rules());
+        let rules = Arc::clone(&self.template_rules);
         let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels, rules, desk);
         self.at_least_once(id.clone(), self.topic(id, topic), Arc::new(stage), metrics)
     }

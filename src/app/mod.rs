@@ -12,5 +12,6 @@ mod streams;
 mod wiring;
 
 pub use check::check;
+pub use delivery::templates;
 pub use kafka::{client_settings, topic_plans};
 pub use service::{Service, Setup, StartError};

@@ -31,6 +31,8 @@ use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::letters::LetterPress;
 use crate::delivery::outbox_relay::OutboxRelay;
 use crate::delivery::retention::Retention;
+use crate::delivery::rules::TemplateRules;
+use crate::delivery::templates::Templates;
 use crate::domain::channel::Channel;
 use crate::handlers::Registry;
 use crate::http::{self, HttpServerHandle, Limits, Phase, RunningParts, SharedState};
@@ -110,6 +112,8 @@ impl Service {
         let server = http::start(config.http.address, limits, state).map_err(|e| StartError(e.to_string()))?;
         tracing::info!(address = %server.address(), "listening; without authentication the API answers loopback clients only");
 
+        let templates = delivery::templates(&config).map_err(|e| StartError(format!("delivery.templates_dir: {e}")))?;
+        let templates = Arc::new(templates);
         let connections = connect(&config, &io).await?;
         for route in config.routing.routes() {
             registry.add_route(route);
@@ -117,12 +121,19 @@ impl Service {
         let clock: SharedClock = Arc::new(SystemClock::default());
         let breakers = Breakers::new(&config, &clock);
         let (supervisor, statuses) = ServiceSupervisor::new(Arc::clone(&clock), budget(&config));
-        let assembly = Assembly { config: &config, connections: &connections, breakers: &breakers, clock, picture };
+        let assembly = Assembly {
+            config: &config,
+            connections: &connections,
+            breakers: &breakers,
+            templates: Arc::clone(&templates),
+            clock,
+            picture,
+        };
         let actors = assembly.actors(Wiring::new(supervisor.start(), io), registry).await?;
 
         let parts = RunningParts {
             ledger: Arc::new(connections.database.clone()),
-            door: Arc::new(delivery::door(&config, &connections.database).map_err(StartError)?),
+            door: Arc::new(delivery::door(&config, &connections.database, templates)),
             contacts: Arc::new(connections.database.clone()),
             unsubscribe: delivery::unsubscribe_links(&config.delivery.recipients),
             clock: Arc::new(SystemClock::default()),
@@ -238,6 +249,7 @@ async fn connect(config: &Config, io: &Handle) -> Result<Connections, StartError
 
 /// Everything the actors are made from.
 struct Assembly<'a> {
+    templates: Arc<Templates>,
     config: &'a Config,
     connections: &'a Connections,
     breakers: &'a Breakers,
@@ -273,6 +285,7 @@ impl Assembly<'_> {
             database: database.clone(),
             breakers: self.breakers.clone(),
             redis: self.redis()?,
+            template_rules: Arc::new(TemplateRules::new(&self.templates)),
             clock: Arc::clone(&self.clock),
             io: wiring.io.clone(),
         }
@@ -340,8 +353,15 @@ impl Assembly<'_> {
         let instance = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let database = &self.connections.database;
         let redis = self.redis()?;
-        let duties =
-            delivery::dispatchers(self.config, &instance, database, redis.as_ref(), self.breakers, &self.clock);
+        let duties = delivery::dispatchers(
+            self.config,
+            &instance,
+            database,
+            redis.as_ref(),
+            self.breakers,
+            &self.clock,
+            &self.templates,
+        );
         self.warn_of_stranded(wiring).await;
         for duty in duties.map_err(StartError)? {
             dispatchers.push(wiring.dispatcher(duty).await?);

@@ -9,6 +9,7 @@ mod migrate;
 mod publish;
 mod sample;
 mod serve;
+mod templates;
 mod topics;
 
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ enum Command {
     LoadTest(load_test::Args),
     /// Check or show the configuration
     Config(config::Args),
+    /// Check the templates, or render one with data of your own
+    Templates(templates::Args),
     /// Bring the database's tables up to date
     Migrate,
 }
@@ -67,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Publish(args) => publish::run(file, &args),
         Command::LoadTest(args) => load_test::run(file, &args),
         Command::Config(args) => config::run(file, &args),
+        Command::Templates(args) => templates::run(file, &args),
         Command::Migrate => migrate::run(file),
     };
     match result {

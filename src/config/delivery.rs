@@ -9,6 +9,7 @@ use super::mistake::{MAX_MS, Mistake, is_faulty, rule, within};
 use super::provider::ProviderConfig;
 use super::recipients::RecipientsConfig;
 use crate::domain::channel::Channel;
+use crate::domain::locale::Locale;
 use crate::domain::recipient::is_email;
 
 /// A lease must outlast the slowest send by this much, or a second instance could send the same notification.
@@ -26,6 +27,8 @@ pub struct DeliveryConfig {
     /// A folder whose templates replace the built-in ones of the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub templates_dir: Option<PathBuf>,
+    /// The BCP 47 tag of recipients without a locale, and of template files without one.
+    pub default_locale: String,
     pub lease_ms: u64,
     /// Notifications claimed together.
     pub batch: usize,
@@ -76,6 +79,8 @@ impl DeliveryConfig {
             let problem = format!("the folder `{}` does not exist", folder.display());
             rule(mistakes, folder.is_dir(), "delivery.templates_dir", problem);
         }
+        let problem = format!("`{}` is no BCP 47 tag, such as `en` or `de-AT`", self.default_locale);
+        rule(mistakes, Locale::parse(&self.default_locale).is_some(), "delivery.default_locale", problem);
         within(mistakes, "delivery.batch", self.batch as u64, 1..=5000);
         rule(mistakes, self.max_in_flight >= 1, "delivery.max_in_flight", "must be at least 1, not 0");
         within(mistakes, "delivery.poll_interval_ms", self.poll_interval_ms, 1..=MAX_MS);

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::contact::{Contact, resolve};
 use super::desk::Desk;
-use super::render::Templates;
 use super::rules::TemplateRules;
+use super::templates::{RenderRequest, Templates};
 use crate::domain::catalog::NOTIFICATION_REQUESTED;
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Origin;
@@ -140,7 +140,7 @@ impl Door {
         let json = envelope(&id, &wire, now)?;
         // The checks of the topic's requests hold here too; their names of fields are those of the envelope.
         let request = Request::decode(&Envelope::decode(Some(&json))?).map_err(|error| outside(&error))?;
-        self.check_words(&request, wire.data)?;
+        self.check_words(&request)?;
         let handling = self.rules.handling(&request, request.data.as_deref(), now);
         let origin = Origin {
             topic: ORIGIN.to_owned(),
@@ -154,25 +154,24 @@ impl Door {
     }
 
     /// What can be known already: the template has words, every variable, and an address that it carries is one.
-    fn check_words(&self, request: &Request, data: Option<&RawValue>) -> Result<(), DoorError> {
-        let none = RawValue::NULL;
-        let text = request.data.as_deref().unwrap_or("{}");
-        let data = data.unwrap_or(none);
-        if !self.templates.has(&request.template, request.channel) {
-            let problem = format!("there is no template `{}` for {}", request.template, request.channel);
+    fn check_words(&self, request: &Request) -> Result<(), DoorError> {
+        if !self.templates.has(&request.template) {
+            let problem = format!("there is no template `{}`", request.template);
             return Err(DecodeError::invalid("template", problem).into());
         }
-        if !self.rules.collects(&request.template) {
-            let object = if data.get() == "null" { "{}" } else { data.get() };
-            let object = RawValue::from_string(object.to_owned()).map_err(|e| DoorError::Invalid(e.to_string()))?;
-            self.templates
-                .render(&request.template, request.channel, &object)
-                .map_err(|error| DoorError::Invalid(format!("`data` is invalid: {error}")))?;
+        let text = request.data.as_deref().unwrap_or("{}");
+        let data = RawValue::from_string(text.to_owned()).map_err(|e| DoorError::Invalid(e.to_string()))?;
+        let (template, channel) = (request.template.as_str(), request.channel);
+        let asked = RenderRequest { template, channel, locale: None, time_zone: None, data: &data };
+        let words = match self.rules.collects(template) {
+            true => self.templates.render_digest(&asked, std::slice::from_ref(&data)),
+            false => self.templates.render(&asked),
+        };
+        words.map_err(|error| DoorError::Invalid(format!("`data` is invalid: {error}")))?;
+        match resolve(channel, request.recipient.as_deref(), None, text) {
+            Contact::Invalid(problem) => Err(DecodeError::invalid("data", problem).into()),
+            Contact::Found(_) | Contact::Missing => Ok(()),
         }
-        if let Contact::Invalid(problem) = resolve(request.channel, request.recipient.as_deref(), None, text) {
-            return Err(DecodeError::invalid("data", problem).into());
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,6 @@
 //! Stage 2: requests into the ledger, and from there to their recipients through providers.
 
 pub mod attempt;
-pub mod built_in_templates;
 pub mod contact;
 pub mod corrections;
 pub mod decide;
@@ -15,10 +14,10 @@ pub mod outbox_relay;
 pub mod pacing;
 pub mod prepare;
 pub mod recovery;
-pub mod render;
 pub mod retention;
 pub mod rules;
 pub mod schedule;
 pub mod template_settings;
+pub mod templates;
 pub mod under_way;
 pub mod unsubscribe;

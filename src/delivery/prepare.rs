@@ -11,10 +11,11 @@ use super::attempt::{await_contact, follow_on, not_sent, postpone, refuse};
 use super::contact::{Contact, resolve};
 use super::lane::DispatchContext;
 use super::rules::Gate;
+use super::templates::{RenderError, RenderRequest, Rendered};
 use super::under_way::UnderWay;
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Failure;
-use crate::domain::error::{ErrorClass, panic_message};
+use crate::domain::error::{DecodeError, ErrorClass, panic_message};
 use crate::domain::notification::template_data;
 use crate::ports::ledger::{Claimed, LedgerError, Selection, Settlement, State};
 use crate::ports::provider::Message;
@@ -215,11 +216,7 @@ impl Preparation<'_> {
         followers: &[Claimed],
     ) -> Result<(Message, String), Box<Settlement>> {
         let Address { to, data } = address;
-        let words = self
-            .context
-            .templates
-            .render(&claimed.template, claimed.channel, &data)
-            .map_err(|e| self.permanent(claimed, e.code, e.reason))?;
+        let words = self.words(claimed, &data, followers).map_err(|e| self.permanent(claimed, e.code, e.reason))?;
         let devices = match (claimed.channel, &claimed.contact) {
             (Channel::Push, Some(contact)) => contact.devices.clone(),
             _ => Vec::new(),
@@ -239,7 +236,30 @@ impl Preparation<'_> {
             unsubscribe_url: self.unsubscribe_url(claimed),
             attempt: claimed.attempts + 1,
         };
-        Ok((message, String::new()))
+        Ok((message, words.version))
+    }
+
+    /// In the recipient's language and time; a digest's words see the variables of all, in the order in which they came.
+    fn words(&self, claimed: &Claimed, data: &RawValue, followers: &[Claimed]) -> Result<Rendered, RenderError> {
+        let contact = claimed.contact.as_ref();
+        let zone = contact.and_then(|contact| contact.time_zone.as_deref());
+        let request = RenderRequest {
+            template: &claimed.template,
+            channel: claimed.channel,
+            locale: contact.and_then(|contact| contact.locale.as_deref()),
+            time_zone: zone.or(Some(&self.context.house.default_time_zone.name)),
+            data,
+        };
+        if !self.context.rules.collects(&claimed.template) {
+            return self.context.templates.render(&request);
+        }
+        let invalid = |error: DecodeError| RenderError { code: error.code(), reason: error.to_string() };
+        let mut items = vec![data.to_owned()];
+        for follower in followers {
+            items.push(template_data(&follower.request_json).map_err(invalid)?);
+        }
+        let newest = items.last().cloned().unwrap_or_else(|| data.to_owned());
+        self.context.templates.render_digest(&RenderRequest { data: &newest, ..request }, &items)
     }
 
     /// Where the recipient refuses more of the kind; not for what must be sent anyway.

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::template_settings::TemplateSettings;
+use super::templates::Templates;
 use crate::domain::notification::Request;
 use crate::ports::ledger::{Claimed, Handling};
 
@@ -20,8 +21,10 @@ pub struct TemplateRules {
 }
 
 impl TemplateRules {
-    /// Rules from the settings by template.
-    pub fn new(settings: HashMap<String, TemplateSettings>) -> Self {
+    /// The rules of all templates.
+    pub fn new(templates: &Templates) -> Self {
+        let named = templates.list().map(|listed| (listed.template.to_owned(), templates.settings(listed.template)));
+        let settings: HashMap<String, TemplateSettings> = named.map(|(name, s)| (name, s.clone())).collect();
         let replacing = settings
             .iter()
             .filter(|(_, s)| !s.supersedes.is_empty())
@@ -80,16 +83,20 @@ pub struct HouseRules {
     /// Categories that a refusal of everything does not reach.
     pub exempt_categories: Vec<String>,
     /// For recipients whose zone is not known.
-    pub default_time_zone: TimeZoneOrUtc,
+    pub default_time_zone: NamedZone,
 }
 
-/// A time zone; UTC by default.
+/// A time zone by its IANA name; UTC by default.
 #[derive(Debug, Clone)]
-pub struct TimeZoneOrUtc(pub TimeZone);
+#[allow(missing_docs)]
+pub struct NamedZone {
+    pub name: String,
+    pub zone: TimeZone,
+}
 
-impl Default for TimeZoneOrUtc {
+impl Default for NamedZone {
     fn default() -> Self {
-        Self(TimeZone::UTC)
+        Self { name: "UTC".to_owned(), zone: TimeZone::UTC }
     }
 }
 
@@ -142,6 +149,6 @@ impl HouseRules {
     /// The recipient's zone. Doors refuse zones that do not exist; one that came by an event counts as unknown.
     fn zone_of(&self, claimed: &Claimed) -> TimeZone {
         let name = claimed.contact.as_ref().and_then(|contact| contact.time_zone.as_deref());
-        name.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(|| self.default_time_zone.0.clone())
+        name.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(|| self.default_time_zone.zone.clone())
     }
 }

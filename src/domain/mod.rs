@@ -10,6 +10,7 @@ pub mod events;
 pub mod fingerprint;
 pub mod groups;
 pub mod ids;
+pub mod locale;
 pub mod notification;
 pub mod number;
 mod object;
