@@ -21,7 +21,7 @@ use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
 use crate::ports::rate::SharedRate;
 use crate::resilience::breaker_cell::BreakerCell;
-use crate::resilience::token_bucket::pacing_burst;
+use crate::resilience::token_bucket::{pacing_burst, pacing_refill};
 
 /// The built-in templates with the operator's folder over them.
 ///
@@ -83,9 +83,8 @@ fn shared_rate(
     breakers: &Breakers,
 ) -> Option<(Arc<dyn SharedRate>, Arc<BreakerCell>)> {
     let (per_second, link, breaker) = (provider.max_per_second?, redis?, breakers.redis.as_ref()?);
-    let burst = pacing_burst(per_second);
     let name = format!("{}{}", config.kafka.prefix, provider.name);
-    let rate = RedisRate::new(Arc::clone(link), &name, (per_second - burst).max(1), burst);
+    let rate = RedisRate::new(Arc::clone(link), &name, pacing_refill(per_second), pacing_burst(per_second));
     Some((Arc::new(rate), Arc::clone(breaker)))
 }
 

@@ -15,9 +15,9 @@ const WINDOW: u32 = 20;
 /// Latencies vary by themselves: only what takes so much longer than usual is a queue.
 const TOLERANCE: f64 = 2.0;
 /// Weight of a new window in the long-term latency.
-const LONG_TERM: f64 = 0.05;
+const LONG_TERM: f64 = 0.01;
 /// How much of the way to the new limit is gone at once.
-const SMOOTHING: f64 = 0.3;
+const SMOOTHING: f64 = 0.4;
 /// With more failures than this share the dependency is overloaded.
 const FAILURES: f64 = 0.1;
 

@@ -22,7 +22,7 @@ impl TokenBucket {
     /// be saved up for a burst is taken off the rate.
     pub fn pacing(per_second: u32, now: Duration) -> Self {
         let burst = pacing_burst(per_second);
-        Self { per_second: f64::from((per_second - burst).max(1)), ..Self::new(per_second, burst, now) }
+        Self::new(pacing_refill(per_second), burst, now)
     }
 
     /// Takes up to `wanted` tokens; returns how many there were.
@@ -49,6 +49,11 @@ impl TokenBucket {
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
         self.filled_at = now;
     }
+}
+
+/// Tokens that come within a second, so that with a full burst before them no second sees more than `per_second`.
+pub fn pacing_refill(per_second: u32) -> u32 {
+    per_second - pacing_burst(per_second) + 1
 }
 
 /// A twentieth of a second's tokens, but one at least.
