@@ -5,6 +5,7 @@ mod conformance;
 mod contacts;
 mod database;
 mod dialect;
+mod inbox;
 mod insert;
 mod ledger;
 mod letters;

@@ -47,6 +47,7 @@ macro_rules! on_both_databases {
 mod contacts;
 mod content;
 mod dead_letters;
+mod inbox;
 mod lanes;
 mod leases;
 mod ledger;
