@@ -9,7 +9,9 @@ use lettre::transport::smtp::commands::Rset;
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
 use tokio::time::{Instant, timeout};
-use url::{Host, Url, form_urlencoded};
+use url::{Host, Url};
+
+use super::exchange::decoded;
 
 /// Servers close idle connections after minutes; a connection this old is not worth a try.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
@@ -124,13 +126,6 @@ impl SmtpServer {
         // A panic cannot leave the list half changed.
         act(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Undoes the percent-encoding of a URL's user or password.
-fn decoded(text: &str) -> String {
-    // The form decoder gives these three a meaning that they do not have here.
-    let escaped = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
-    form_urlencoded::parse(escaped.as_bytes()).next().map(|(key, _)| key.into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]
