@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::breakers::Breakers;
 use crate::actors::dispatch::DispatchDuty;
-use crate::adapters::providers::{self, ProviderSettings};
+use crate::adapters::providers::{self, DkimSettings, ProviderSettings};
 use crate::adapters::redis::{RedisLink, RedisRate};
 use crate::adapters::sql::Database;
 use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind, RecipientsConfig};
@@ -19,6 +19,7 @@ use crate::delivery::templates::{TemplateErrors, Templates};
 use crate::delivery::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
+use crate::ports::inbox::Inbox;
 use crate::ports::rate::SharedRate;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::resilience::token_bucket::{pacing_burst, pacing_refill};
@@ -64,14 +65,26 @@ pub fn provider_settings(config: &Config, provider: &ProviderConfig) -> Provider
     ProviderSettings {
         name: provider.name.clone(),
         kind: match provider.kind {
+            ProviderKind::Fcm => providers::ProviderKind::Fcm,
             ProviderKind::File => providers::ProviderKind::File,
             ProviderKind::Http => providers::ProviderKind::Http,
+            ProviderKind::Inbox => providers::ProviderKind::Inbox,
+            ProviderKind::Slack => providers::ProviderKind::Slack,
             ProviderKind::Smtp => providers::ProviderKind::Smtp,
+            ProviderKind::Twilio => providers::ProviderKind::Twilio,
         },
-        url: provider.url.expose().to_owned(),
+        url: provider.url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default(),
         timeout: provider.timeout(),
         secret: provider.secret.as_ref().map(|s| s.expose().to_owned()),
         email_from: config.delivery.email_from.clone(),
+        from: provider.from.clone(),
+        status_callback_url: provider.status_callback_url.as_ref().map(|url| url.expose().to_owned()),
+        credentials_file: provider.credentials_file.clone(),
+        dkim: provider.dkim.as_ref().map(|dkim| DkimSettings {
+            selector: dkim.selector.clone(),
+            domain: dkim.domain.clone(),
+            private_key_file: dkim.private_key_file.clone(),
+        }),
     }
 }
 
@@ -120,6 +133,7 @@ pub fn dispatchers(
         max_in_flight: config.delivery.max_in_flight,
         poll_interval: config.delivery.poll_interval(),
     });
+    let inbox: Arc<dyn Inbox> = Arc::new(database.clone());
     let mut channels: BTreeMap<Channel, Vec<&ProviderConfig>> = BTreeMap::new();
     for provider in &config.delivery.providers {
         channels.entry(provider.channel).or_default().push(provider);
@@ -134,9 +148,10 @@ pub fn dispatchers(
                 index: index as u16,
                 lanes: providers.len() as u16,
                 name: provider.name.clone(),
-                provider: providers::build(&provider_settings(config, provider)).map_err(|e| e.to_string())?,
+                provider: providers::build(&provider_settings(config, provider), Some(Arc::clone(&inbox)))
+                    .map_err(|e| e.to_string())?,
                 timeout: provider.timeout(),
-                on_unknown: match provider.on_unknown {
+                on_unknown: match provider.on_unknown() {
                     OnUnknown::Retry => decide::OnUnknown::Retry,
                     OnUnknown::RetryOnce => decide::OnUnknown::RetryOnce,
                     OnUnknown::Hold => decide::OnUnknown::Hold,

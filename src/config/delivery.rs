@@ -72,6 +72,10 @@ impl DeliveryConfig {
         self.providers.iter().filter(move |provider| provider.channel == channel)
     }
 
+    pub(super) fn hide_secrets(&mut self) {
+        self.providers.iter_mut().for_each(ProviderConfig::hide_secrets);
+    }
+
     pub(super) fn validate(&self, mistakes: &mut Vec<Mistake>) {
         let problem = "must be an e-mail address, or `Name <address>`";
         rule(mistakes, is_sender(&self.email_from), "delivery.email_from", problem);
@@ -126,8 +130,8 @@ impl DeliveryConfig {
         let orphans = orphans.map(|channel| {
             format!("channel `{channel}` has no provider: its notifications become dead letters (no_provider)")
         });
-        let unsigned = self.providers.iter().filter_map(ProviderConfig::warning);
-        orphans.chain(unsigned).chain(self.recipients.warning()).collect()
+        let idle = self.providers.iter().flat_map(|provider| provider.warnings(&self.email_from));
+        orphans.chain(idle).chain(self.recipients.warning()).collect()
     }
 }
 

@@ -21,7 +21,21 @@ const NAMED: [(&str, [&str; 2]); 6] = [
 const PREFIX: &str = "NOTIFICATION__";
 
 /// Optional keys without a default, whose values are texts.
-const TEXTS: [&str; 7] = ["url", "templates_dir", "secret", "recipient", "group", "consumer", "field"];
+const TEXTS: [&str; 13] = [
+    "url",
+    "templates_dir",
+    "secret",
+    "recipient",
+    "group",
+    "consumer",
+    "field",
+    "from",
+    "status_callback_url",
+    "credentials_file",
+    "selector",
+    "domain",
+    "private_key_file",
+];
 
 /// A variable that sets a key.
 struct Override {

@@ -21,7 +21,8 @@ pub(super) fn load(file: Option<&Path>, env: impl Iterator<Item = (String, Strin
     }
     let origins = env::apply(&mut merged, env, &mut mistakes);
     let config = collect::config(merged, &defaults, &mut mistakes);
-    if let Some(config) = config {
+    if let Some(mut config) = config {
+        config.delivery.hide_secrets();
         config.validate(&mut mistakes);
         if mistakes.is_empty() {
             return Ok(config);

@@ -1,11 +1,11 @@
 //! `[[delivery.providers]]`: who carries the notifications of a channel.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::mistake::{Mistake, check_url_with_host, is_faulty, rule, within};
+use super::mistake::{Mistake, is_faulty, rule, within};
 use super::secret::{Secret, SecretUrl};
 use crate::domain::channel::Channel;
 
@@ -19,34 +19,70 @@ pub struct ProviderConfig {
     pub channel: Channel,
     /// How it is spoken to.
     pub kind: ProviderKind,
-    /// Where it is.
-    pub url: SecretUrl,
+    /// Where it is; every kind but `inbox` has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<SecretUrl>,
     /// See [`ProviderConfig::timeout`].
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
     /// Sends a second; `None` = as fast as it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_second: Option<u32>,
-    /// What to do when the outcome of a send is not known.
-    #[serde(default)]
-    pub on_unknown: OnUnknown,
+    /// See [`ProviderConfig::on_unknown`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unknown: Option<OnUnknown>,
     /// Signs the requests of kind `http`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
+    /// Sender of kind `twilio`: a number, a short code, a name, or a messaging service (`MG…`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Where kind `twilio` reports what became of a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_callback_url: Option<SecretUrl>,
+    /// The service account of kind `fcm`, as Google's console exports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// Signs the e-mails of kind `smtp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dkim: Option<DkimConfig>,
 }
 
 fn default_timeout_ms() -> u64 {
     5000
 }
 
+/// `dkim` of a provider of kind `smtp`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct DkimConfig {
+    /// The name under `_domainkey` at which the public key is published.
+    #[serde(default)]
+    pub selector: String,
+    /// The domain that signs.
+    #[serde(default)]
+    pub domain: String,
+    /// The private key, RSA or Ed25519, as PEM.
+    #[serde(default)]
+    pub private_key_file: PathBuf,
+}
+
 /// How a provider is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case", try_from = "String")]
+#[serde(rename_all = "snake_case")]
 pub enum ProviderKind {
     /// A mail server.
     Smtp,
     /// One JSON document per notification, posted.
     Http,
+    /// SMS through Twilio's API.
+    Twilio,
+    /// Push through Firebase Cloud Messaging.
+    Fcm,
+    /// An incoming webhook as Slack has them.
+    Slack,
+    /// The inbox in the service's own database.
+    Inbox,
     /// One JSON line per notification, appended.
     File,
 }
@@ -57,31 +93,32 @@ impl ProviderKind {
         match self {
             Self::Smtp => "smtp",
             Self::Http => "http",
+            Self::Twilio => "twilio",
+            Self::Fcm => "fcm",
+            Self::Slack => "slack",
+            Self::Inbox => "inbox",
             Self::File => "file",
         }
     }
-}
 
-impl TryFrom<String> for ProviderKind {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "smtp" => Ok(Self::Smtp),
-            "http" => Ok(Self::Http),
-            "file" => Ok(Self::File),
-            "twilio" | "fcm" | "slack" | "inbox" => Err(format!("`{text}` is not available in this version")),
-            _ => Err(format!("`{text}` is none of smtp, http, file")),
+    /// The channels that it can carry.
+    fn channels(self) -> &'static [Channel] {
+        match self {
+            Self::Smtp => &[Channel::Email],
+            Self::Twilio => &[Channel::Sms],
+            Self::Fcm => &[Channel::Push],
+            Self::Slack => &[Channel::AdminAlert, Channel::Webhook],
+            Self::Inbox => &[Channel::InApp],
+            Self::Http | Self::File => &Channel::ALL,
         }
     }
 }
 
 /// What to do when a send may or may not have reached its recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
     /// Send again with the same idempotency key, as often as the schedule allows.
-    #[default]
     Retry,
     /// Send again once.
     RetryOnce,
@@ -95,10 +132,34 @@ impl ProviderConfig {
         Duration::from_millis(self.timeout_ms)
     }
 
+    /// What to do when the outcome of a send is not known. Unless it is configured, a repetition is risked where it
+    /// is recognised (`http`, `fcm`, `inbox`, by Message-ID `smtp`) or harms nobody (`slack`, `file`); a second SMS
+    /// costs money and trust, and Twilio has no idempotency key.
+    pub fn on_unknown(&self) -> OnUnknown {
+        self.on_unknown.unwrap_or(match self.kind {
+            ProviderKind::Twilio => OnUnknown::Hold,
+            ProviderKind::Smtp
+            | ProviderKind::Http
+            | ProviderKind::Fcm
+            | ProviderKind::Slack
+            | ProviderKind::Inbox
+            | ProviderKind::File => OnUnknown::Retry,
+        })
+    }
+
     /// The file of a provider of kind `file`, which `file:` or `file://` stands in front of.
     pub fn file(&self) -> Option<&Path> {
-        let path = self.url.expose().strip_prefix("file:")?;
+        let path = self.url.as_ref()?.expose().strip_prefix("file:")?;
         Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
+    }
+
+    /// Hides what is secret only because of the kind: who knows the path of an incoming webhook may post there.
+    pub(super) fn hide_secrets(&mut self) {
+        if self.kind == ProviderKind::Slack
+            && let Some(url) = &mut self.url
+        {
+            url.hide_path();
+        }
     }
 
     pub(super) fn validate(&self, key: &str, mistakes: &mut Vec<Mistake>) {
@@ -107,6 +168,7 @@ impl ProviderConfig {
         let problem = "must be a name of lower-case letters, digits, `_` and `-`";
         rule(mistakes, named, &format!("{key}.name"), problem);
         if !is_faulty(mistakes, &format!("{key}.kind")) {
+            self.validate_channel(key, mistakes);
             self.validate_kind(key, mistakes);
         }
         within(mistakes, &format!("{key}.timeout_ms"), self.timeout_ms, 1..=60_000);
@@ -116,27 +178,48 @@ impl ProviderConfig {
         rule(mistakes, secret, &format!("{key}.secret"), "must not be empty");
     }
 
-    fn validate_kind(&self, key: &str, mistakes: &mut Vec<Mistake>) {
-        let url = format!("{key}.url");
-        match self.kind {
-            ProviderKind::Smtp => {
-                check_url_with_host(mistakes, &url, &self.url, &["smtp://", "smtps://"]);
-                if !is_faulty(mistakes, &format!("{key}.channel")) {
-                    let problem = format!("`smtp` carries only the channel email, not {}", self.channel);
-                    rule(mistakes, self.channel == Channel::Email, &format!("{key}.kind"), problem);
-                }
-            }
-            ProviderKind::Http => check_url_with_host(mistakes, &url, &self.url, &["http://", "https://"]),
-            ProviderKind::File => {
-                let names_file = self.file().is_some_and(|path| path.file_name().is_some());
-                rule(mistakes, names_file, &url, "must name a file, such as file:data/outbox.jsonl");
-            }
+    fn validate_channel(&self, key: &str, mistakes: &mut Vec<Mistake>) {
+        if is_faulty(mistakes, &format!("{key}.channel")) {
+            return;
         }
+        let carried = self.kind.channels();
+        let names: Vec<&str> = carried.iter().map(|channel| channel.as_str()).collect();
+        let noun = if names.len() == 1 { "channel" } else { "channels" };
+        let names = names.join(" and ");
+        let problem = format!("`{}` carries only the {noun} {names}, not {}", self.kind.as_str(), self.channel);
+        rule(mistakes, carried.contains(&self.channel), &format!("{key}.kind"), problem);
     }
 
-    /// A setting that has no effect.
-    pub(super) fn warning(&self) -> Option<String> {
-        let idle = self.secret.is_some() && self.kind != ProviderKind::Http;
-        idle.then(|| format!("provider `{}`: `secret` has no effect for kind `{}`", self.name, self.kind.as_str()))
+    /// Settings that have no effect.
+    pub(super) fn warnings(&self, sender: &str) -> Vec<String> {
+        let set = [
+            ("url", self.url.is_some(), self.kind != ProviderKind::Inbox),
+            ("secret", self.secret.is_some(), self.kind == ProviderKind::Http),
+            ("from", self.from.is_some(), self.kind == ProviderKind::Twilio),
+            ("status_callback_url", self.status_callback_url.is_some(), self.kind == ProviderKind::Twilio),
+            ("credentials_file", self.credentials_file.is_some(), self.kind == ProviderKind::Fcm),
+            ("dkim", self.dkim.is_some(), self.kind == ProviderKind::Smtp),
+        ];
+        let idle = set.into_iter().filter(|(_, set, used)| *set && !used).map(|(name, ..)| {
+            format!("provider `{}`: `{name}` has no effect for kind `{}`", self.name, self.kind.as_str())
+        });
+        let dkim = self.dkim.as_ref().filter(|_| self.kind == ProviderKind::Smtp);
+        let strange = dkim.filter(|dkim| !dkim.is_aligned(sender)).map(|dkim| {
+            format!(
+                "provider `{}`: `dkim.domain` {} is not the domain of delivery.email_from or above it: DMARC will not \
+                 count the signature",
+                self.name, dkim.domain
+            )
+        });
+        idle.chain(strange).collect()
+    }
+}
+
+impl DkimConfig {
+    /// True when the sender's domain is the signing one or below it (DMARC's relaxed alignment).
+    fn is_aligned(&self, sender: &str) -> bool {
+        let domain = sender.trim().trim_end_matches('>').rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        let signing = self.domain.to_ascii_lowercase();
+        domain == signing || domain.ends_with(&format!(".{signing}"))
     }
 }

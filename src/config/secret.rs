@@ -35,18 +35,33 @@ impl Serialize for Secret {
 
 /// A URL that may hold a password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct SecretUrl(String);
+#[serde(from = "String")]
+pub struct SecretUrl {
+    text: String,
+    /// Whoever knows what follows the host may use it.
+    path_is_secret: bool,
+}
+
+impl From<String> for SecretUrl {
+    fn from(text: String) -> Self {
+        Self { text, path_is_secret: false }
+    }
+}
 
 impl SecretUrl {
     /// The URL as it was given; not for logs.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Masks from now on what follows the host, as well.
+    pub(super) fn hide_path(&mut self) {
+        self.path_is_secret = true;
     }
 
     /// The URL with its password masked, for logs and answers.
     pub fn masked(&self) -> String {
-        mask_url(&self.0)
+        if self.path_is_secret { mask_path(&self.text) } else { mask_url(&self.text) }
     }
 }
 
@@ -77,6 +92,16 @@ pub(super) fn masked_properties<S: Serializer>(
 ) -> Result<S::Ok, S::Error> {
     let mask = |name: &str, value: &str| if is_secret_name(name) { MASK.to_owned() } else { mask_url(value) };
     serializer.collect_map(properties.iter().map(|(name, value)| (name, mask(name, value))))
+}
+
+/// Leaves the scheme and the host.
+fn mask_path(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(url) if url.has_host() && url.username().is_empty() && url.password().is_none() => {
+            format!("{}/{MASK}", &url[..url::Position::BeforePath])
+        }
+        _ => MASK.to_owned(),
+    }
 }
 
 /// Masks the password before the host and secret parameters of the query; leaves a text without them as it is.
@@ -111,6 +136,19 @@ fn mask_url(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_path_is_masked_as_a_whole() {
+        let masked = |text: &str| {
+            let mut url = SecretUrl::from(text.to_owned());
+            url.hide_path();
+            (url.masked(), format!("{url:?}"))
+        };
+        let expected = "https://hooks.example:8443/********".to_owned();
+        assert_eq!(masked("https://hooks.example:8443/services/T0/B0/x?y=z"), (expected.clone(), expected));
+        assert_eq!(masked("https://u:p@hooks.example/x").0, "********");
+        assert_eq!(masked("no url").0, "********");
+    }
 
     #[test]
     fn passwords_in_urls_are_masked_and_nothing_else_changes() {

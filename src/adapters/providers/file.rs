@@ -128,40 +128,23 @@ fn path_of(url: &str) -> Result<PathBuf, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::value::RawValue;
 
     use super::super::ProviderKind;
+    use super::super::test_support::{self, settings};
     use super::*;
     use crate::domain::channel::Channel;
 
     fn provider(url: String) -> Result<FileProvider, ProviderSetupError> {
-        FileProvider::new(&ProviderSettings {
-            name: "outbox".into(),
-            kind: ProviderKind::File,
-            url,
-            timeout: Duration::from_secs(1),
-            secret: None,
-            email_from: String::new(),
-        })
+        FileProvider::new(&ProviderSettings { name: "outbox".into(), ..settings(ProviderKind::File, &url) })
     }
 
     fn message(id: String) -> Message {
         Message {
             id,
-            channel: Channel::Sms,
-            recipient: None,
-            to: Some("+15550100123".into()),
-            subject: None,
             body: "x\n".repeat(10_000),
-            html: None,
-            template: "t".into(),
             data: RawValue::from_string("{\n  \"amount\": 1e3\n}".into()).expect("json"),
-            category: "transactional".into(),
-            devices: Vec::new(),
-            unsubscribe_url: None,
-            attempt: 1,
+            ..test_support::message(Channel::Sms, Some("+15550100123"))
         }
     }
 

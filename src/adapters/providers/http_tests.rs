@@ -1,138 +1,25 @@
 //! Tests the `http` provider against a small HTTP server that answers by script.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
-use serde_json::value::RawValue;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
+use super::test_support::{ID, Server, Then, answer, settings};
 use super::webhook_signature::WebhookSigner;
-use super::{HttpProvider, ProviderKind, ProviderSettings};
+use super::{HttpProvider, ProviderKind, ProviderSettings, test_support};
 use crate::domain::channel::Channel;
 use crate::ports::provider::{Accepted, Message, Provider, SendError};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const ID: &str = "0b9f6f0e-7a36-5b1c-9d0a-2f6f3c1f9b11";
-
-/// What the server does once it has read a request.
-enum Then {
-    Answer(String),
-    /// Sends this and closes the connection.
-    Break(&'static str),
-    Hang,
-}
-
-struct Request {
-    connection: usize,
-    line: String,
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-}
-
-struct Server {
-    address: SocketAddr,
-    requests: mpsc::UnboundedReceiver<Request>,
-}
-
-impl Server {
-    async fn start(script: impl IntoIterator<Item = Then>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let script = Arc::new(Mutex::new(script.into_iter().collect::<VecDeque<_>>()));
-        let (seen, requests) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let mut connection = 0;
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, connection, Arc::clone(&script), seen.clone()));
-                connection += 1;
-            }
-        });
-        Self { address, requests }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/notify?key=s3cret", self.address)
-    }
-
-    fn request(&mut self) -> Request {
-        self.requests.try_recv().expect("a request")
-    }
-}
-
-async fn serve(
-    mut stream: TcpStream,
-    connection: usize,
-    script: Arc<Mutex<VecDeque<Then>>>,
-    seen: mpsc::UnboundedSender<Request>,
-) {
-    while let Some(request) = read_request(&mut stream, connection).await {
-        let _ = seen.send(request);
-        let then = script.lock().expect("script").pop_front().unwrap_or(Then::Hang);
-        match then {
-            Then::Answer(text) => stream.write_all(text.as_bytes()).await.expect("answered"),
-            Then::Break(text) => {
-                let _ = stream.write_all(text.as_bytes()).await;
-                return;
-            }
-            Then::Hang => std::future::pending().await,
-        }
-    }
-}
-
-async fn read_request(stream: &mut TcpStream, connection: usize) -> Option<Request> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let mut lines = head.lines();
-            let line = lines.next()?.to_owned();
-            let headers: HashMap<_, _> = lines
-                .filter_map(|line| line.split_once(": "))
-                .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-                .collect();
-            let length: usize = headers.get("content-length")?.parse().ok()?;
-            if bytes.len() >= end + 4 + length {
-                return Some(Request { connection, line, headers, body: bytes[end + 4..].to_vec() });
-            }
-        }
-        if stream.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
-
-fn answer(status: &str, headers: &str, body: &str) -> Then {
-    Then::Answer(format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
+fn url(server: &Server) -> String {
+    format!("http://{}/notify?key=s3cret", server.address)
 }
 
 fn message() -> Message {
-    Message {
-        id: ID.into(),
-        channel: Channel::Webhook,
-        recipient: Some("customer-789".into()),
-        to: Some("https://hooks.example/x".into()),
-        subject: None,
-        body: "Grüße".into(),
-        html: None,
-        template: "order_confirmation".into(),
-        data: RawValue::from_string(r#"{"amount":1e3}"#.into()).expect("json"),
-        category: "transactional".into(),
-        devices: Vec::new(),
-        unsubscribe_url: None,
-        attempt: 2,
-    }
+    test_support::message(Channel::Webhook, Some("https://hooks.example/x"))
 }
 
 fn provider(url: String, secret: Option<&str>) -> HttpProvider {
@@ -140,22 +27,15 @@ fn provider(url: String, secret: Option<&str>) -> HttpProvider {
 }
 
 fn with_timeout(url: String, secret: Option<&str>, timeout: Duration) -> HttpProvider {
-    HttpProvider::new(&ProviderSettings {
-        name: "hook".into(),
-        kind: ProviderKind::Http,
-        url,
-        timeout,
-        secret: secret.map(str::to_owned),
-        email_from: String::new(),
-    })
-    .expect("a provider")
+    let secret = secret.map(str::to_owned);
+    HttpProvider::new(&ProviderSettings { timeout, secret, ..settings(ProviderKind::Http, &url) }).expect("a provider")
 }
 
 /// What the provider makes of one answer.
 async fn outcome(then: Then) -> Result<Accepted, SendError> {
     let timeout = if matches!(then, Then::Hang) { Duration::from_millis(300) } else { Duration::from_secs(10) };
     let server = Server::start([then]).await;
-    let outcome = with_timeout(server.url(), None, timeout).send(&message()).await;
+    let outcome = with_timeout(url(&server), None, timeout).send(&message()).await;
     assert!(!format!("{outcome:?}").contains("s3cret"), "{outcome:?}");
     outcome
 }
@@ -177,7 +57,7 @@ async fn wait(headers: &str) -> Duration {
 #[tokio::test]
 async fn posts_a_signed_document() {
     let mut server = Server::start([answer("202 Accepted", "", r#"{"id":"r-1"}"#)]).await;
-    let accepted = provider(server.url(), Some(SECRET)).send(&message()).await.expect("accepted");
+    let accepted = provider(url(&server), Some(SECRET)).send(&message()).await.expect("accepted");
     assert_eq!(accepted.receipt.as_deref(), Some("r-1"));
 
     let request = server.request();
@@ -197,7 +77,7 @@ async fn posts_a_signed_document() {
 #[tokio::test]
 async fn without_a_secret_nothing_is_signed_and_connections_are_used_again() {
     let mut server = Server::start([answer("200 OK", "", ""), answer("204 No Content", "", "")]).await;
-    let provider = provider(server.url(), None);
+    let provider = provider(url(&server), None);
     for _ in 0..2 {
         provider.send(&message()).await.expect("accepted");
     }
@@ -209,7 +89,7 @@ async fn without_a_secret_nothing_is_signed_and_connections_are_used_again() {
 #[tokio::test]
 async fn userinfo_is_sent_as_basic_authentication() {
     let mut server = Server::start([answer("200 OK", "", "")]).await;
-    let url = server.url().replace("http://", "http://user:pass@");
+    let url = url(&server).replace("http://", "http://user:pass@");
     provider(url, None).send(&message()).await.expect("accepted");
     assert_eq!(server.request().header("authorization"), "Basic dXNlcjpwYXNz");
 }
@@ -223,7 +103,7 @@ async fn the_receipt_is_the_id_of_the_answer() {
         assert_eq!(receipt(without).await, None, "{without}");
     }
     assert_eq!(receipt(&format!(r#"{{"id":"a","x":"{}"}}"#, "x".repeat(70_000))).await, None);
-    let cut = outcome(Then::Break("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"id\":")).await;
+    let cut = outcome(Then::Break("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"id\":".into())).await;
     assert_eq!(cut, Ok(Accepted::default()));
 }
 
@@ -294,7 +174,8 @@ async fn what_never_left_is_transient() {
 
 #[tokio::test]
 async fn what_may_have_arrived_is_unknown() {
-    let broken = ["", "HTTP/1.1 200 O", "220 mail.example ESMTP\r\n", "\u{0}\u{1}garbage\r\n\r\n"].map(Then::Break);
+    let broken = ["", "HTTP/1.1 200 O", "220 mail.example ESMTP\r\n", "\u{0}\u{1}garbage\r\n\r\n"]
+        .map(|text| Then::Break(text.into()));
     for then in broken.into_iter().chain([Then::Hang]) {
         let outcome = outcome(then).await;
         assert!(matches!(outcome, Err(SendError::Unknown(_))), "{outcome:?}");

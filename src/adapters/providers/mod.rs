@@ -1,42 +1,75 @@
 //! The providers that can be configured: each carries notifications out of the service in its own way.
 
+#[cfg(test)]
+mod conformance;
+mod dkim;
+mod exchange;
+mod fcm;
+mod fcm_answer;
+#[cfg(test)]
+mod fcm_tests;
+mod fcm_token;
 mod file;
 mod http;
 #[cfg(test)]
 mod http_tests;
+mod inbox;
+pub mod mail_events;
+#[cfg(test)]
+mod mail_tests;
 mod retry_after;
+mod slack;
+#[cfg(test)]
+mod slack_tests;
 mod smtp;
 mod smtp_mail;
 mod smtp_server;
 #[cfg(test)]
 mod smtp_tests;
+#[cfg(test)]
+mod test_support;
+mod twilio;
+pub mod twilio_callback;
+#[cfg(test)]
+mod twilio_tests;
 mod webhook_signature;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-
+use crate::ports::inbox::Inbox;
 use crate::ports::provider::Provider;
 
+pub use fcm::FcmProvider;
 pub use file::FileProvider;
 pub use http::HttpProvider;
+pub use inbox::InboxProvider;
+pub use slack::SlackProvider;
 pub use smtp::SmtpProvider;
+pub use twilio::TwilioProvider;
 
 /// The longest piece of a provider's answer that goes into messages and receipts, in characters.
 const EXCERPT_CHARS: usize = 200;
 
 /// How a provider is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderKind {
+    /// Sends push notifications through Firebase Cloud Messaging.
+    Fcm,
     /// Appends JSON lines to a file.
     File,
     /// Posts JSON to a URL.
     Http,
+    /// Fills inboxes in the service's database.
+    Inbox,
+    /// Posts to an incoming webhook.
+    Slack,
     /// Sends e-mail.
     Smtp,
+    /// Sends SMS through Twilio's API.
+    Twilio,
 }
 
 /// What one provider is built from.
@@ -46,7 +79,7 @@ pub struct ProviderSettings {
     pub name: String,
     /// How it is spoken to.
     pub kind: ProviderKind,
-    /// Where it is; the schemes depend on the kind.
+    /// Where it is; the schemes depend on the kind, and an inbox has none.
     pub url: String,
     /// The most that one attempt may take.
     pub timeout: Duration,
@@ -54,6 +87,25 @@ pub struct ProviderSettings {
     pub secret: Option<String>,
     /// The sender of e-mail.
     pub email_from: String,
+    /// The sender of the `twilio` kind.
+    pub from: Option<String>,
+    /// Where the `twilio` kind has the fate of messages reported.
+    pub status_callback_url: Option<String>,
+    /// The service account of the `fcm` kind.
+    pub credentials_file: Option<PathBuf>,
+    /// Signs the e-mails of the `smtp` kind.
+    pub dkim: Option<DkimSettings>,
+}
+
+/// How e-mails are signed.
+#[derive(Debug, Clone)]
+pub struct DkimSettings {
+    /// The name of the public key under `_domainkey`.
+    pub selector: String,
+    /// The domain that signs.
+    pub domain: String,
+    /// The private key as PEM.
+    pub private_key_file: PathBuf,
 }
 
 impl ProviderSettings {
@@ -85,18 +137,28 @@ pub struct ProviderSetupError {
     pub problem: String,
 }
 
-/// Builds the provider that the settings describe.
+/// Builds the provider that the settings describe. Only the `inbox` kind needs the inboxes.
 ///
 /// # Errors
 /// A [`ProviderSetupError`] that names the provider and the key at fault.
-pub fn build(settings: &ProviderSettings) -> Result<Arc<dyn Provider>, ProviderSetupError> {
+pub fn build(
+    settings: &ProviderSettings,
+    inbox: Option<Arc<dyn Inbox>>,
+) -> Result<Arc<dyn Provider>, ProviderSetupError> {
     if settings.timeout.is_zero() {
         return Err(settings.at_fault("timeout_ms", "must be greater than 0"));
     }
     Ok(match settings.kind {
+        ProviderKind::Fcm => Arc::new(FcmProvider::new(settings)?),
         ProviderKind::File => Arc::new(FileProvider::new(settings)?),
         ProviderKind::Http => Arc::new(HttpProvider::new(settings)?),
+        ProviderKind::Inbox => {
+            let inbox = inbox.ok_or_else(|| settings.at_fault("kind", "`inbox` needs a database with inboxes"))?;
+            Arc::new(InboxProvider::new(inbox))
+        }
+        ProviderKind::Slack => Arc::new(SlackProvider::new(settings)?),
         ProviderKind::Smtp => Arc::new(SmtpProvider::new(settings)?),
+        ProviderKind::Twilio => Arc::new(TwilioProvider::new(settings)?),
     })
 }
 
@@ -121,21 +183,11 @@ fn explain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::test_support::{MemoryInbox, service_account, settings};
     use super::*;
 
-    fn settings(kind: ProviderKind, url: &str) -> ProviderSettings {
-        ProviderSettings {
-            name: "mail".into(),
-            kind,
-            url: url.into(),
-            timeout: Duration::from_secs(1),
-            secret: None,
-            email_from: "Shop <no-reply@example.com>".into(),
-        }
-    }
-
     fn problem(settings: &ProviderSettings) -> String {
-        build(settings).err().expect("a setup error").to_string()
+        build(settings, None).err().expect("a setup error").to_string()
     }
 
     #[tokio::test]
@@ -147,6 +199,9 @@ mod tests {
             (ProviderKind::Smtp, "smtp://"),
             (ProviderKind::Smtp, "https://user:s3cret@host.example/"),
             (ProviderKind::Smtp, "smtp://user:s3cret@host.example?tls=perhaps"),
+            (ProviderKind::Slack, "ftp://hooks.example/s3cret"),
+            (ProviderKind::Twilio, "https://api.example/s3cret"),
+            (ProviderKind::Fcm, "fcm.example/s3cret"),
             (ProviderKind::File, "file:"),
             (ProviderKind::File, "file://host/path"),
         ] {
@@ -168,6 +223,10 @@ mod tests {
 
         let no_time = ProviderSettings { timeout: Duration::ZERO, ..settings(ProviderKind::Smtp, "smtp://localhost") };
         assert!(problem(&no_time).starts_with("provider `mail`: `timeout_ms` "));
+        let missing = |kind, url| problem(&ProviderSettings { from: None, ..settings(kind, url) });
+        assert!(missing(ProviderKind::Twilio, "https://a:b@c.example").starts_with("provider `mail`: `from` "));
+        assert!(missing(ProviderKind::Fcm, "https://a.example").starts_with("provider `mail`: `credentials_file` "));
+        assert!(missing(ProviderKind::Inbox, "").starts_with("provider `mail`: `kind` "));
         assert!(!format!("{bad_secret:?}").contains("s3cret"));
     }
 
@@ -181,8 +240,16 @@ mod tests {
             (ProviderKind::Smtp, "smtp://user:p%40ss@mail.example?tls=required"),
             (ProviderKind::Smtp, "smtps://user:pass@mail.example/ehlo.example"),
             (ProviderKind::File, outbox.as_str()),
+            (ProviderKind::Twilio, "https://AC1:token@api.twilio.example"),
+            (ProviderKind::Fcm, "https://fcm.example"),
+            (ProviderKind::Slack, "https://hooks.example/services/T0/B0/x"),
+            (ProviderKind::Inbox, ""),
         ] {
-            build(&settings(kind, url)).map(drop).unwrap_or_else(|error| panic!("{url}: {error}"));
+            let account = service_account(folder.path(), "https://token.example/");
+            let settings = ProviderSettings { credentials_file: Some(account), ..settings(kind, url) };
+            build(&settings, Some(Arc::new(MemoryInbox::default())))
+                .map(drop)
+                .unwrap_or_else(|error| panic!("{url}: {error}"));
         }
     }
 

@@ -7,20 +7,21 @@ use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::TimeZone;
 
 /// For a 429 that does not say how long.
-const UNSAID: Duration = Duration::from_secs(30);
+pub const UNSAID: Duration = Duration::from_secs(30);
 /// The longest wait that a provider can impose: a slip of its clock must not stop a channel for days.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// The two obsolete forms of HTTP dates, which recipients still have to understand.
 const OBSOLETE_FORMS: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
 
-/// The wait that the header's value asks for: seconds or a date, in bounds whatever it says.
-pub fn retry_after(value: Option<&str>, now: Timestamp) -> Duration {
-    let Some(value) = value.map(str::trim).filter(|v| !v.is_empty()) else { return UNSAID };
+/// The wait that the header's value asks for: seconds or a date, in bounds whatever it says; `unsaid` when it says
+/// nothing of use.
+pub fn retry_after_or(unsaid: Duration, value: Option<&str>, now: Timestamp) -> Duration {
+    let Some(value) = value.map(str::trim).filter(|v| !v.is_empty()) else { return unsaid };
     if value.bytes().all(|b| b.is_ascii_digit()) {
         // Digits that do not fit a u64 are a long time too.
         return value.parse().map_or(LONGEST, Duration::from_secs).min(LONGEST);
     }
-    let Some(at) = http_date(value) else { return UNSAID };
+    let Some(at) = http_date(value) else { return unsaid };
     let seconds = at.as_second().saturating_sub(now.as_second());
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST)
 }
@@ -40,7 +41,7 @@ mod tests {
 
     fn seconds(value: &str) -> u64 {
         let now: Timestamp = "1994-11-06T08:49:00Z".parse().expect("timestamp");
-        retry_after(Some(value), now).as_secs()
+        retry_after_or(UNSAID, Some(value), now).as_secs()
     }
 
     #[test]
@@ -65,6 +66,7 @@ mod tests {
         for unreadable in ["", "soon", "-5", "1.5", "Sun, 99 Nov 1994 08:49:37 GMT"] {
             assert_eq!(seconds(unreadable), 30, "{unreadable}");
         }
-        assert_eq!(retry_after(None, Timestamp::UNIX_EPOCH), Duration::from_secs(30));
+        let minute = Duration::from_secs(60);
+        assert_eq!(retry_after_or(minute, None, Timestamp::UNIX_EPOCH), minute);
     }
 }

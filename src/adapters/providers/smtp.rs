@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::client::AsyncSmtpConnection;
@@ -10,9 +11,10 @@ use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
 use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParameter};
 use tokio::time::{Instant, timeout_at};
 
+use super::dkim::DkimSigner;
 use super::smtp_mail::Mail;
 use super::smtp_server::SmtpServer;
-use super::{ProviderSettings, ProviderSetupError, excerpt, explain};
+use super::{DkimSettings, ProviderSettings, ProviderSetupError, excerpt, explain};
 use crate::ports::provider::{Accepted, Message, Provider, SendError};
 
 /// No attempt takes longer, whatever is configured.
@@ -22,10 +24,15 @@ const CLOSING: u16 = 421;
 /// The server wants a login, another login or encryption: the mail itself is not to blame.
 const ABOUT_THE_SESSION: [u16; 4] = [530, 534, 535, 538];
 
+/// Enhanced codes which say that there is no such mailbox, that it has moved without a new address (RFC 3463), or that
+/// its domain takes no mail at all (RFC 7505). Not 5.1.2: a name that did not resolve may be the resolver's trouble.
+const NO_MAILBOX: [&str; 3] = ["5.1.1", "5.1.6", "5.1.10"];
+
 /// Sends e-mail through one server.
 pub struct SmtpProvider {
     server: SmtpServer,
     from: Mailbox,
+    dkim: Option<DkimSigner>,
     timeout: Duration,
 }
 
@@ -33,7 +40,7 @@ impl SmtpProvider {
     /// A provider for the settings' server; no connection is made yet.
     ///
     /// # Errors
-    /// A [`ProviderSetupError`] for a URL that is not SMTP or a sender that is not a mailbox.
+    /// A [`ProviderSetupError`] for a URL that is not SMTP, a sender that is not a mailbox or a key that cannot sign.
     pub fn new(settings: &ProviderSettings) -> Result<Self, ProviderSetupError> {
         let timeout = settings.timeout.min(LONGEST_ATTEMPT);
         let server =
@@ -42,7 +49,10 @@ impl SmtpProvider {
             let problem = format!("is not a mailbox such as `Shop <no-reply@example.com>`: {error}");
             settings.at_fault("delivery.email_from", problem)
         })?;
-        Ok(Self { server, from, timeout })
+        let signer = |dkim: &DkimSettings| DkimSigner::new(&dkim.domain, &dkim.selector, &dkim.private_key_file);
+        let dkim = settings.dkim.as_ref().map(signer).transpose();
+        let dkim = dkim.map_err(|problem| settings.at_fault("dkim.private_key_file", problem))?;
+        Ok(Self { server, from, dkim, timeout })
     }
 
     /// Everything before the content: as long as that is not sent, the mail is certainly not taken.
@@ -64,23 +74,25 @@ impl SmtpProvider {
         }
         match address(&mut connection, mail, parameters).await {
             Ok(()) => Ok(connection),
-            Err(error) => Err(self.refused(connection, &error).unwrap_or_else(|| {
+            Err(error) => Err(self.refused(connection, &error, mail).unwrap_or_else(|| {
                 SendError::Transient(format!("the connection to the mail server broke: {}", explain(&error)))
             })),
         }
     }
 
     /// What the server's refusal means; nothing if there was no answer. After an answer the connection is in order.
-    fn refused(&self, connection: AsyncSmtpConnection, error: &Error) -> Option<SendError> {
+    fn refused(&self, connection: AsyncSmtpConnection, error: &Error, mail: &Mail) -> Option<SendError> {
         let code = u16::from(error.status()?);
         if code != CLOSING {
             self.server.keep(connection);
         }
         let reason = explain(error);
-        Some(if error.is_permanent() && !ABOUT_THE_SESSION.contains(&code) {
-            SendError::Permanent(reason)
-        } else {
+        Some(if !error.is_permanent() || ABOUT_THE_SESSION.contains(&code) {
             SendError::Transient(reason)
+        } else if names_no_mailbox(error) {
+            SendError::Gone { addresses: vec![mail.to.to_string()], reason }
+        } else {
+            SendError::Permanent(reason)
         })
     }
 }
@@ -88,7 +100,12 @@ impl SmtpProvider {
 #[async_trait]
 impl Provider for SmtpProvider {
     async fn send(&self, message: &Message) -> Result<Accepted, SendError> {
-        let mail = Mail::compose(message, &self.from).map_err(SendError::Permanent)?;
+        let mut mail = Mail::compose(message, &self.from).map_err(SendError::Permanent)?;
+        if let Some(dkim) = &self.dkim {
+            // Not the mail's fault, so another try or another provider may do.
+            let signed = dkim.sign(&mail.content, Timestamp::now().as_second());
+            mail.content = signed.map_err(SendError::Transient)?;
+        }
         let deadline = Instant::now() + self.timeout;
         let announced = timeout_at(deadline, self.announce(&mail)).await;
         let mut connection = announced.unwrap_or_else(|_| {
@@ -102,13 +119,20 @@ impl Provider for SmtpProvider {
                 let receipt = answer.first_line().map(excerpt).filter(|line| !line.is_empty());
                 Ok(Accepted { receipt, ..Accepted::default() })
             }
-            Ok(Err(error)) => Err(self.refused(connection, &error).unwrap_or_else(|| {
+            Ok(Err(error)) => Err(self.refused(connection, &error, &mail).unwrap_or_else(|| {
                 SendError::Unknown(format!("the mail was sent and the answer is missing: {}", explain(&error)))
             })),
             // The connection is dropped: its next answer would be the one to this mail.
             Err(_) => Err(SendError::Unknown(format!("the mail was sent and not answered within {:?}", self.timeout))),
         }
     }
+}
+
+/// True when the answer's enhanced code says that the mailbox does not exist. A bare 550 does not say so: it stands for
+/// policies as well.
+fn names_no_mailbox(error: &Error) -> bool {
+    let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    said.split_ascii_whitespace().next().is_some_and(|code| NO_MAILBOX.contains(&code))
 }
 
 /// Sender, recipient and the wish to send the content.

@@ -5,12 +5,17 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
+use crate::domain::recipient::is_web_url;
 use crate::ports::provider::Message;
 
 /// The longest part of an id that is taken over into `Message-ID` as it is.
 const ID_CHARS: usize = 64;
 /// Told to mail programs, so that out-of-office replies and the like are not sent (RFC 3834).
 const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
+const LIST_UNSUBSCRIBE: HeaderName = HeaderName::new_from_ascii_str("List-Unsubscribe");
+const LIST_UNSUBSCRIBE_POST: HeaderName = HeaderName::new_from_ascii_str("List-Unsubscribe-Post");
+/// A header line has at most 998 characters (RFC 5322, 2.1.1), and a URL cannot be folded.
+const LONGEST_UNSUBSCRIBE_URL: usize = 900;
 
 /// An e-mail with its envelope.
 pub struct Mail {
@@ -39,6 +44,10 @@ impl Mail {
         if let Some(subject) = &message.subject {
             builder = builder.subject(one_line(subject));
         }
+        if let Some(url) = &message.unsubscribe_url {
+            let [target, post] = unsubscribe(url)?;
+            builder = builder.raw_header(target).raw_header(post);
+        }
         let text = line_feeds(&message.body);
         let mail = match &message.html {
             Some(html) => builder.multipart(MultiPart::alternative_plain_html(text, line_feeds(html))),
@@ -52,6 +61,17 @@ impl Mail {
     pub fn needs_utf8(&self) -> bool {
         [&self.from, &self.to].into_iter().any(|address| !AsRef::<str>::as_ref(address).is_ascii())
     }
+}
+
+/// The headers by which mail programs offer to unsubscribe with one click (RFC 8058). Both or none.
+fn unsubscribe(url: &str) -> Result<[HeaderValue; 2], String> {
+    let plain = url.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b','));
+    if !plain || !is_web_url(url) || url.len() > LONGEST_UNSUBSCRIBE_URL {
+        return Err("the URL for unsubscribing cannot be written into a header".to_owned());
+    }
+    // As it is: an encoded or folded URL is none for many mail programs.
+    let raw = |name, value: String| HeaderValue::dangerous_new_pre_encoded(name, value.clone(), value);
+    Ok([raw(LIST_UNSUBSCRIBE, format!("<{url}>")), raw(LIST_UNSUBSCRIBE_POST, "List-Unsubscribe=One-Click".to_owned())])
 }
 
 fn recipient(to: Option<&str>) -> Result<Mailbox, String> {

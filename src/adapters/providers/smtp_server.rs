@@ -9,7 +9,9 @@ use lettre::transport::smtp::commands::Rset;
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
 use tokio::time::{Instant, timeout};
-use url::{Host, Url, form_urlencoded};
+use url::{Host, Url};
+
+use super::exchange::decoded;
 
 /// Servers close idle connections after minutes; a connection this old is not worth a try.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
@@ -126,15 +128,20 @@ impl SmtpServer {
     }
 }
 
-/// Undoes the percent-encoding of a URL's user or password.
-fn decoded(text: &str) -> String {
-    // The form decoder gives these three a meaning that they do not have here.
-    let escaped = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
-    form_urlencoded::parse(escaped.as_bytes()).next().map(|(key, _)| key.into_owned()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use lettre::transport::smtp::client::Certificate;
+    use openssl::asn1::Asn1Time;
+    use openssl::hash::MessageDigest;
+    use openssl::pkey::{PKey, Private};
+    use openssl::ssl::{SslAcceptor, SslMethod};
+    use openssl::x509::extension::SubjectAlternativeName;
+    use openssl::x509::{X509, X509Name};
+
     use super::*;
 
     fn server(url: &str) -> SmtpServer {
@@ -165,5 +172,114 @@ mod tests {
         assert_eq!(server("smtp://h").credentials, None);
         assert_eq!(server("smtp://a%40b.example:p%3Aw+&%25@h").credentials, given("a@b.example", "p:w+&%"));
         assert_eq!(server("smtp://user@h").credentials, given("user", ""));
+    }
+
+    /// A mail server with a certificate of its own making; it does TLS after STARTTLS, or at once for `smtps`. What it was
+    /// told is given back when the connection is over.
+    fn encrypting(at_once: bool) -> (u16, X509, JoinHandle<Vec<String>>) {
+        let key = super::super::test_support::rsa_key();
+        let certificate = certificate(&key);
+        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("an acceptor");
+        acceptor.set_private_key(&key).expect("a key");
+        acceptor.set_certificate(&certificate).expect("a certificate");
+        let acceptor = acceptor.build();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut told = Vec::new();
+            if !at_once {
+                stream.write_all(b"220 sink\r\n").expect("greeted");
+                converse(&mut stream, "250-sink\r\n250 STARTTLS\r\n", &mut told);
+            }
+            if let Ok(mut stream) = acceptor.accept(stream) {
+                told.push("TLS".to_owned());
+                if at_once {
+                    stream.write_all(b"220 sink\r\n").expect("greeted");
+                }
+                converse(&mut stream, "250-sink\r\n250 AUTH PLAIN\r\n", &mut told);
+            }
+            told
+        });
+        (port, certificate, served)
+    }
+
+    fn certificate(key: &PKey<Private>) -> X509 {
+        let mut name = X509Name::builder().expect("a name");
+        name.append_entry_by_text("CN", "localhost").expect("a name");
+        let name = name.build();
+        let mut builder = X509::builder().expect("a builder");
+        builder.set_version(2).expect("version 3");
+        builder.set_subject_name(&name).expect("a subject");
+        builder.set_issuer_name(&name).expect("an issuer");
+        builder.set_not_before(&Asn1Time::days_from_now(0).expect("now")).expect("a begin");
+        builder.set_not_after(&Asn1Time::days_from_now(1).expect("a day")).expect("an end");
+        builder.set_pubkey(key).expect("a key");
+        let localhost = SubjectAlternativeName::new().dns("localhost").build(&builder.x509v3_context(None, None));
+        builder.append_extension(localhost.expect("an extension")).expect("an extension");
+        builder.sign(key, MessageDigest::sha256()).expect("signed");
+        builder.build()
+    }
+
+    /// Until the client wants TLS, says nothing more or ends.
+    fn converse(stream: &mut (impl Read + Write), hello: &str, told: &mut Vec<String>) {
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while matches!(stream.read(&mut byte), Ok(1)) {
+            bytes.push(byte[0]);
+            let Some(line) = bytes.strip_suffix(b"\r\n") else { continue };
+            let line = String::from_utf8_lossy(line).into_owned();
+            bytes.clear();
+            let (verb, ends) = (line.split(' ').next().unwrap_or_default().to_owned(), line == "STARTTLS");
+            told.push(line);
+            let answer = if verb == "EHLO" { hello } else { "235 2.7.0 fine\r\n" };
+            let answer = if ends { "220 go on\r\n" } else { answer };
+            if stream.write_all(answer.as_bytes()).is_err() || ends || verb == "AUTH" {
+                return;
+            }
+        }
+    }
+
+    fn trusting(url: &str, certificate: &X509) -> SmtpServer {
+        let root = Certificate::from_pem(&certificate.to_pem().expect("pem")).expect("a certificate");
+        let parameters = TlsParameters::builder("localhost".to_owned()).add_root_certificate(root);
+        let parameters = parameters.build().expect("parameters");
+        let mut server =
+            SmtpServer::from_url(url, Duration::from_secs(5)).unwrap_or_else(|problem| panic!("{problem}"));
+        server.tls = match server.tls {
+            Tls::Wrapper(_) => Tls::Wrapper(parameters),
+            Tls::Required(_) => Tls::Required(parameters),
+            _ => Tls::Opportunistic(parameters),
+        };
+        server
+    }
+
+    #[tokio::test]
+    async fn the_login_goes_through_tls_alone() {
+        for (scheme, query) in [("smtps", ""), ("smtp", "?tls=required"), ("smtp", "?tls=opportunistic")] {
+            let (port, certificate, served) = encrypting(scheme == "smtps");
+            let url = format!("{scheme}://ann:p%40ss@localhost:{port}/shop.example{query}");
+            let server = trusting(&url, &certificate);
+            server.connection().await.map(drop).unwrap_or_else(|error| panic!("{url}: {error}"));
+            let told = served.join().expect("served");
+            // base64 of \0ann\0p@ss
+            let within = ["TLS", "EHLO shop.example", "AUTH PLAIN AGFubgBwQHNz"];
+            assert_eq!(told[told.len() - 3..], within, "{url}");
+            assert!(
+                told[..told.len() - 3].iter().all(|line| line.starts_with("EHLO ") || line == "STARTTLS"),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_vouches_for_gets_no_login() {
+        for (scheme, query) in [("smtps", ""), ("smtp", "?tls=required"), ("smtp", "?tls=opportunistic")] {
+            let (port, _, served) = encrypting(scheme == "smtps");
+            let url = format!("{scheme}://ann:p%40ss@localhost:{port}{query}");
+            assert!(server(&url).connection().await.is_err(), "{url}");
+            let told = served.join().expect("served");
+            assert!(!told.iter().any(|line| line.starts_with("AUTH")), "{told:?}");
+        }
     }
 }

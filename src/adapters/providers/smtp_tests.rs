@@ -5,46 +5,48 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::{ProviderKind, ProviderSettings, SmtpProvider};
+use super::test_support::settings;
+use super::{ProviderKind, ProviderSettings, SmtpProvider, test_support};
 use crate::domain::channel::Channel;
 use crate::ports::provider::{Accepted, Message, Provider, SendError};
 
 /// Instead of answering, the server says nothing more.
-const HANG: &str = "HANG";
+pub const HANG: &str = "HANG";
 /// Instead of answering, the server closes the connection.
-const CLOSE: &str = "CLOSE";
+pub const CLOSE: &str = "CLOSE";
 /// The steps of a session; those that are not scripted are answered well.
 const GREETING: &str = "greeting";
-const CONTENT: &str = "content";
+pub const CONTENT: &str = "content";
 
 type Script = Arc<HashMap<&'static str, &'static str>>;
 
-struct Received {
-    commands: Vec<String>,
-    content: String,
+pub struct Received {
+    pub commands: Vec<String>,
+    pub content: String,
+    /// The content's bytes as they came, up to the line with the dot.
+    pub raw: Vec<u8>,
 }
 
 impl Received {
-    fn header(&self, name: &str) -> Vec<String> {
+    pub fn header(&self, name: &str) -> Vec<String> {
         let head = self.content.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n ", " ");
         let prefix = format!("{name}: ");
         head.split("\r\n").filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
     }
 }
 
-struct Sink {
+pub struct Sink {
     port: u16,
-    mails: mpsc::UnboundedReceiver<Received>,
+    pub mails: mpsc::UnboundedReceiver<Received>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Sink {
-    async fn start(script: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
+    pub async fn start(script: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let script: Script = Arc::new(script.into_iter().collect());
@@ -60,11 +62,11 @@ impl Sink {
         Self { port, mails, connections }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("smtp://127.0.0.1:{}", self.port)
     }
 
-    fn mail(&mut self) -> Received {
+    pub fn mail(&mut self) -> Received {
         self.mails.try_recv().expect("a mail")
     }
 }
@@ -85,14 +87,16 @@ async fn serve(stream: TcpStream, script: Script, seen: mpsc::UnboundedSender<Re
                 if script.contains_key("DATA") {
                     continue;
                 }
-                let mut content = String::new();
+                let (mut content, mut raw) = (String::new(), Vec::new());
                 loop {
-                    match read_line(&mut stream).await?.as_str() {
-                        "." => break,
-                        line => content = format!("{content}{}\r\n", line.strip_prefix('.').unwrap_or(line)),
+                    let line = read_raw(&mut stream).await?;
+                    if line == b".\r\n" {
+                        break;
                     }
+                    content.push_str(&String::from_utf8_lossy(line.strip_prefix(b".").unwrap_or(&line)));
+                    raw.extend(line);
                 }
-                let _ = seen.send(Received { commands: std::mem::take(&mut commands), content });
+                let _ = seen.send(Received { commands: std::mem::take(&mut commands), content, raw });
                 say(&mut stream, &script, CONTENT, "250 2.0.0 queued as 4F2A").await?;
             }
             "QUIT" => return None,
@@ -109,9 +113,14 @@ async fn serve(stream: TcpStream, script: Script, seen: mpsc::UnboundedSender<Re
 }
 
 async fn read_line(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    let line = read_raw(stream).await?;
+    Some(String::from_utf8_lossy(&line).trim_end_matches("\r\n").to_owned())
+}
+
+async fn read_raw(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     let length = stream.read_until(b'\n', &mut line).await.ok()?;
-    (length > 0).then(|| String::from_utf8_lossy(&line).trim_end_matches("\r\n").to_owned())
+    (length > 0).then_some(line)
 }
 
 async fn say(stream: &mut BufReader<TcpStream>, script: &Script, step: &str, otherwise: &str) -> Option<()> {
@@ -123,21 +132,7 @@ async fn say(stream: &mut BufReader<TcpStream>, script: &Script, step: &str, oth
 }
 
 fn message() -> Message {
-    Message {
-        id: "0b9f6f0e-7a36-5b1c-9d0a-2f6f3c1f9b11".into(),
-        channel: Channel::Email,
-        recipient: Some("customer-789".into()),
-        to: Some("ann@example.com".into()),
-        subject: Some("Your order".into()),
-        body: "Hello Ann\n.\n..two\n".into(),
-        html: None,
-        template: "order_confirmation".into(),
-        data: RawValue::from_string("{}".into()).expect("json"),
-        category: "transactional".into(),
-        devices: Vec::new(),
-        unsubscribe_url: None,
-        attempt: 1,
-    }
+    test_support::message(Channel::Email, Some("ann@example.com"))
 }
 
 fn provider(url: String) -> SmtpProvider {
@@ -145,15 +140,7 @@ fn provider(url: String) -> SmtpProvider {
 }
 
 fn with_timeout(url: String, timeout: Duration) -> SmtpProvider {
-    SmtpProvider::new(&ProviderSettings {
-        name: "mail".into(),
-        kind: ProviderKind::Smtp,
-        url,
-        timeout,
-        secret: None,
-        email_from: "Müllers Läden <no-reply@example.com>".into(),
-    })
-    .expect("a provider")
+    SmtpProvider::new(&ProviderSettings { timeout, ..settings(ProviderKind::Smtp, &url) }).expect("a provider")
 }
 
 /// What the provider makes of a server that answers one step differently.
@@ -234,8 +221,10 @@ async fn international_addresses_need_the_servers_consent() {
 
 #[tokio::test]
 async fn refusals_of_the_mail_keep_their_severity() {
-    let no_user = ("RCPT", "550-5.1.1 no such\r\n550 5.1.1 user");
-    for (step, answer) in [("MAIL", "550 5.7.1 not from you"), no_user, ("DATA", "554 no"), (CONTENT, "554 spam")] {
+    let policy = ("RCPT", "550-5.7.1 not for\r\n550 5.7.1 5.1.1");
+    let bare = ("RCPT", "550 no such user");
+    for (step, answer) in [("MAIL", "550 5.7.1 not from you"), policy, bare, ("DATA", "554 no"), (CONTENT, "554 spam")]
+    {
         let outcome = outcome(step, answer).await;
         assert!(matches!(&outcome, Err(SendError::Permanent(reason)) if reason.contains(&answer[..3])), "{outcome:?}");
     }
@@ -249,6 +238,24 @@ async fn refusals_of_the_mail_keep_their_severity() {
         let outcome = outcome(step, answer).await;
         assert!(matches!(&outcome, Err(SendError::Transient(reason)) if reason.contains(&answer[..3])), "{outcome:?}");
     }
+}
+
+#[tokio::test]
+async fn mailboxes_that_do_not_exist_are_gone() {
+    let moved = ("RCPT", "551 5.1.6 moved");
+    let null_mx = ("RCPT", "556 5.1.10 takes no mail");
+    for (step, answer) in [("RCPT", "550-5.1.1 no such\r\n550 5.1.1 user"), moved, null_mx, (CONTENT, "550 5.1.1 who?")]
+    {
+        match outcome(step, answer).await {
+            Err(SendError::Gone { addresses, reason }) => {
+                assert_eq!(addresses, ["ann@example.com"]);
+                assert!(reason.contains(&answer[..3]), "{reason}");
+            }
+            other => panic!("{answer}: {other:?}"),
+        }
+    }
+    let soft = outcome("RCPT", "450 5.1.1 perhaps").await;
+    assert!(matches!(soft, Err(SendError::Transient(_))), "{soft:?}");
 }
 
 #[tokio::test]
@@ -279,7 +286,7 @@ async fn silence_after_the_content_is_unknown() {
 
 #[tokio::test]
 async fn a_session_serves_many_mails_also_after_a_refusal() {
-    let mut sink = Sink::start([("RCPT", "550 5.1.1 no such user")]).await;
+    let mut sink = Sink::start([("RCPT", "550 5.7.1 not you")]).await;
     let provider = provider(sink.url());
     assert!(matches!(provider.send(&message()).await, Err(SendError::Permanent(_))));
     for _ in 0..2 {

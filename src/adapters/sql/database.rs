@@ -11,9 +11,10 @@ use sqlx::migrate::MigrateError;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction,
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::dialect::Dialect;
+use super::inbox::CHANGES;
 use crate::ports::ledger::LedgerError;
 use crate::ports::probe::Probe;
 
@@ -47,6 +48,8 @@ pub struct Database {
     pub(super) work: watch::Sender<u64>,
     /// Changes when this process added outbox messages.
     pub(super) outbox_added: watch::Sender<u64>,
+    /// The recipients whose inboxes this process changes.
+    pub(super) inbox_changes: broadcast::Sender<String>,
 }
 
 impl Database {
@@ -85,7 +88,9 @@ impl Database {
                 (pool.clone(), pool)
             }
         };
-        let database = Self { dialect, read, write, work: watch::Sender::new(0), outbox_added: watch::Sender::new(0) };
+        let (work, outbox_added) = (watch::Sender::new(0), watch::Sender::new(0));
+        let inbox_changes = broadcast::Sender::new(CHANGES);
+        let database = Self { dialect, read, write, work, outbox_added, inbox_changes };
         database.migrate().await?;
         Ok(database)
     }

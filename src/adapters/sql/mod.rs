@@ -7,6 +7,7 @@ mod database;
 mod dialect;
 mod digests;
 mod erasure;
+mod inbox;
 mod insert;
 mod ledger;
 mod letters;

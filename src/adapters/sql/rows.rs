@@ -24,7 +24,7 @@ pub fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn bad_column(column: &str, problem: String) -> Error {
+pub(super) fn bad_column(column: &str, problem: String) -> Error {
     Error::ColumnDecode { index: column.to_owned(), source: problem.into() }
 }
 

@@ -49,6 +49,7 @@ mod content;
 mod dead_letters;
 mod desk;
 mod digests;
+mod inbox;
 mod lanes;
 mod leases;
 mod ledger;
