@@ -24,3 +24,4 @@ mod start;
 mod stop;
 mod streams;
 mod support;
+mod templates;
