@@ -25,3 +25,4 @@ mod start;
 mod stop;
 mod streams;
 mod support;
+mod templates;

@@ -12,6 +12,9 @@ use crate::ports::provider::{Accepted, SendError};
 /// What Google asks to wait when a quota is exceeded and the answer does not say how long.
 const QUOTA_WAIT: Duration = Duration::from_secs(60);
 
+/// Messages that a receipt names.
+const MOST_NAMES: usize = 10;
+
 /// What became of one device.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -138,6 +141,7 @@ pub fn combine(verdicts: Vec<(String, Verdict)>) -> Result<Accepted, SendError> 
         }
     }
     if taken {
+        names.truncate(MOST_NAMES);
         let receipt = (!names.is_empty()).then(|| names.join(" "));
         return Ok(Accepted { receipt, gone });
     }

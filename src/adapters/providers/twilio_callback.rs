@@ -2,13 +2,13 @@
 //!
 //! Pure functions; the HTTP endpoint is elsewhere.
 
-use std::borrow::Cow;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use url::{Url, form_urlencoded};
+
+use super::exchange::decoded;
 
 /// A callback has a dozen fields.
 const MOST_FIELDS: usize = 100;
@@ -54,6 +54,12 @@ pub enum CallbackError {
     TooLarge,
 }
 
+/// The token with which the account of a provider's URL signs its callbacks.
+pub fn auth_token(provider_url: &str) -> Option<String> {
+    let url = Url::parse(provider_url).ok()?;
+    url.password().map(decoded).filter(|token| !token.is_empty())
+}
+
 /// The fields of a form, decoded.
 ///
 /// # Errors
@@ -66,7 +72,8 @@ pub fn fields(body: &[u8]) -> Result<Vec<(String, String)>, CallbackError> {
 /// True when `X-Twilio-Signature` was made with the account's token, for this URL and these fields.
 ///
 /// `url` is the one that Twilio called, query included: behind a proxy that ends TLS it is not what the server sees.
-/// Twilio signs some URLs with the scheme's standard port and some without it, so both count. The comparison takes the
+/// Twilio signs some URLs with the scheme's standard port and some without it, so both count; and credentials in the URL
+/// may be left out. The comparison takes the
 /// same time for every signature.
 pub fn is_genuine(auth_token: &str, url: &str, fields: &[(String, String)], signature: &str) -> bool {
     let Ok(given) = STANDARD.decode(signature.trim()) else { return false };
@@ -85,23 +92,28 @@ pub fn is_genuine(auth_token: &str, url: &str, fields: &[(String, String)], sign
     !auth_token.is_empty() && spellings(url).iter().any(|url| matches(url))
 }
 
-/// The URL as it is given, and with the scheme's standard port added or taken away.
-fn spellings(url: &str) -> Vec<Cow<'_, str>> {
-    let mut spellings = vec![Cow::Borrowed(url)];
-    let Ok(parsed) = Url::parse(url) else { return spellings };
-    let standard = match parsed.scheme() {
-        "https" => 443,
-        "http" => 80,
+/// The URL as it is given, and the other ways in which it may have been signed: with the scheme's standard port added or
+/// taken away, and without credentials.
+fn spellings(url: &str) -> Vec<String> {
+    let mut spellings = vec![url.to_owned()];
+    let Some((scheme, rest)) = url.split_once("://") else { return spellings };
+    let port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
         _ => return spellings,
     };
-    let Some((scheme, rest)) = url.split_once("://") else { return spellings };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, behind) = rest.split_at(end);
-    let port = format!(":{standard}");
-    if let Some(host) = authority.strip_suffix(&port) {
-        spellings.push(Cow::Owned(format!("{scheme}://{host}{behind}")));
-    } else if parsed.port().is_none() {
-        spellings.push(Cow::Owned(format!("{scheme}://{authority}{port}{behind}")));
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    for authority in [authority, host] {
+        match authority.strip_suffix(port) {
+            Some(without) => spellings.push(format!("{scheme}://{without}{behind}")),
+            // A colon behind the brackets of an IPv6 address begins another port.
+            None if !host.rsplit(']').next().is_some_and(|host| host.contains(':')) => {
+                spellings.push(format!("{scheme}://{authority}{port}{behind}"));
+            }
+            None => {}
+        }
+        spellings.push(format!("{scheme}://{authority}{behind}"));
     }
     spellings
 }
@@ -193,6 +205,20 @@ mod tests {
         assert!(is_genuine(TOKEN, other, &[], &signature(other, &[])));
         assert!(!is_genuine(TOKEN, other, &[], &signature("https://a.example/x", &[])));
         assert!(is_genuine(TOKEN, "no url", &[], &signature("no url", &[])));
+        let six = "http://[::1]:80/x";
+        assert!(is_genuine(TOKEN, six, &[], &signature("http://[::1]/x", &[])));
+        assert!(is_genuine(TOKEN, "http://[::1]/x", &[], &signature(six, &[])));
+    }
+
+    #[test]
+    fn credentials_in_the_url_may_be_left_out() {
+        let configured = "https://u:p@a.example/x";
+        for signed in [configured, "https://a.example/x", "https://a.example:443/x", "https://u:p@a.example:443/x"] {
+            assert!(is_genuine(TOKEN, configured, &[], &signature(signed, &[])), "{signed}");
+        }
+        assert!(!is_genuine(TOKEN, configured, &[], &signature("https://p@a.example/x", &[])));
+        assert_eq!(auth_token("https://AC1:to%2Fken@api.example").as_deref(), Some("to/ken"));
+        assert_eq!((auth_token("https://AC1@api.example"), auth_token("no url")), (None, None));
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn digits(number: &Decimal, style: &Style) -> String {
     let mut text = String::with_capacity(number.whole.len() * 2 + number.fraction.len());
     for (index, digit) in number.whole.chars().enumerate() {
         let left = number.whole.len() - index;
-        if index > 0 && left % 3 == 0 && number.whole.len() >= style.grouped_from {
+        if index > 0 && left.is_multiple_of(3) && number.whole.len() >= style.grouped_from {
             text.push_str(style.group);
         }
         text.push(digit);
