@@ -18,6 +18,8 @@ CREATE INDEX notifications_settled ON notifications (settled_at) WHERE settled_a
 CREATE INDEX notifications_recipient ON notifications (recipient, settled_at);
 
 ALTER TABLE notification_attempts ADD COLUMN template_version TEXT;
+-- What the provider reported later: delivered, bounced, …
+ALTER TABLE notification_attempts ADD COLUMN report TEXT;
 
 -- JSON: [{"token": …, "platform": …}].
 ALTER TABLE recipients ADD COLUMN devices TEXT NOT NULL DEFAULT '[]';

@@ -1,6 +1,6 @@
 //! The delivery stage from its configuration: templates, providers, dispatchers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::breakers::Breakers;
@@ -13,6 +13,7 @@ use crate::delivery::decide;
 use crate::delivery::desk::Desk;
 use crate::delivery::door::Door;
 use crate::delivery::lane::{DispatchContext, LaneSettings};
+use crate::delivery::reports::{ReportDesk, ReportingProvider};
 use crate::delivery::rules::{HouseRules, NamedZone, TemplateRules, Throttle};
 use crate::delivery::schedule::Schedule;
 use crate::delivery::templates::{TemplateErrors, Templates};
@@ -86,6 +87,21 @@ pub fn provider_settings(config: &Config, provider: &ProviderConfig) -> Provider
             private_key_file: dkim.private_key_file.clone(),
         }),
     }
+}
+
+/// Takes reports of those providers that send some.
+///
+/// # Errors
+/// What is wrong with a provider's secret.
+pub fn report_desk(config: &Config, database: &Database) -> Result<ReportDesk, String> {
+    let mut reporting = HashMap::new();
+    for provider in &config.delivery.providers {
+        let reader = providers::report_reader(&provider_settings(config, provider), provider.channel);
+        if let Some(reader) = reader.map_err(|e| e.to_string())? {
+            reporting.insert(provider.name.clone(), ReportingProvider { channel: provider.channel, reader });
+        }
+    }
+    Ok(ReportDesk { providers: reporting, ledger: Arc::new(database.clone()), contacts: Arc::new(database.clone()) })
 }
 
 /// The provider's rate, kept by all instances together in Redis.

@@ -135,6 +135,8 @@ impl Service {
             ledger: Arc::new(connections.database.clone()),
             door: Arc::new(delivery::door(&config, &connections.database, templates)),
             contacts: Arc::new(connections.database.clone()),
+            inbox: Arc::new(connections.database.clone()),
+            reports: Arc::new(delivery::report_desk(&config, &connections.database).map_err(StartError)?),
             unsubscribe: delivery::unsubscribe_links(&config.delivery.recipients),
             clock: Arc::new(SystemClock::default()),
             payloads: Arc::new(connections.database.clone()),

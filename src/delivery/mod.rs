@@ -14,6 +14,7 @@ pub mod outbox_relay;
 pub mod pacing;
 pub mod prepare;
 pub mod recovery;
+pub mod reports;
 pub mod retention;
 pub mod rules;
 pub mod schedule;

@@ -7,6 +7,7 @@ mod problem;
 mod server;
 mod state;
 mod unsubscribe;
+mod webhooks;
 
 pub use limits::Limits;
 pub use server::{BindError, HttpServerHandle, start};

@@ -8,7 +8,7 @@ use actix_web::{App, HttpServer, web};
 
 use super::limits::{Limits, enforce};
 use super::state::SharedState;
-use super::{api, health, unsubscribe};
+use super::{api, health, unsubscribe, webhooks};
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,11 @@ pub fn start(address: SocketAddr, limits: Limits, state: SharedState) -> Result<
             .service(api::suppressions::suppress)
             .service(api::suppressions::unsuppress)
             .service(api::suppressions::list)
+            .service(api::inbox::entries)
+            .service(api::inbox::read_all)
+            .service(api::inbox::read_one)
+            .service(api::inbox::follow)
+            .service(webhooks::report)
             .service(unsubscribe::look)
             .service(unsubscribe::unsubscribe)
             .service(api::parked_payload)

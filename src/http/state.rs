@@ -8,10 +8,12 @@ use tokio::sync::watch;
 use crate::actors::monitor::Picture;
 use crate::actors::supervisor::{ActorState, ActorStatus};
 use crate::delivery::door::Door;
+use crate::delivery::reports::ReportDesk;
 use crate::delivery::unsubscribe::UnsubscribeLinks;
 use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
 use crate::ports::dead_letters::PayloadStore;
+use crate::ports::inbox::Inbox;
 use crate::ports::ledger::NotificationLedger;
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::telemetry::metrics_server::MetricsPage;
@@ -33,6 +35,10 @@ pub struct RunningParts {
     pub door: Arc<Door>,
     /// The recipients directory.
     pub contacts: Arc<dyn Contacts>,
+    /// What recipients read in the application itself.
+    pub inbox: Arc<dyn Inbox>,
+    /// Takes what providers report later.
+    pub reports: Arc<ReportDesk>,
     /// Reads the links with which recipients refuse more.
     pub unsubscribe: Option<UnsubscribeLinks>,
     /// Time.

@@ -329,6 +329,9 @@ pub struct AttemptView {
     pub duration_ms: Option<i64>,
     pub receipt: Option<String>,
     pub error: Option<String>,
+    /// What the provider reported later: delivered, bounced, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
     /// Which version of the template's words was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_version: Option<String>,
@@ -462,6 +465,12 @@ pub trait NotificationLedger: Send + Sync {
     /// # Errors
     /// When the ledger cannot be read.
     async fn search(&self, search: &Search) -> Result<Vec<(i64, NotificationView)>, LedgerError>;
+
+    /// Notes what a provider reports about an accepted attempt later. False when there is no such attempt.
+    ///
+    /// # Errors
+    /// When nothing was noted.
+    async fn note_report(&self, id: &str, provider: &str, report: &str) -> Result<bool, LedgerError>;
 
     /// The request of a notification, as it came.
     ///

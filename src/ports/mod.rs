@@ -12,5 +12,6 @@ pub mod processed_events;
 pub mod provider;
 pub mod publisher;
 pub mod rate;
+pub mod reports;
 pub mod source;
 pub mod transactions;

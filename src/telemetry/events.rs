@@ -8,8 +8,8 @@ use tokio::sync::broadcast;
 use tracing::{debug, error, info, warn};
 
 use super::metric_definitions::{
-    ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, OFFSET_RESETS, PROVIDER_REQUESTS, RETRIES, SETTLED, STALLS,
-    STREAM_INCIDENTS,
+    ACTOR_RESTARTS, BREAKER_STATE, DEAD_LETTERS, OFFSET_RESETS, PROVIDER_REPORTS, PROVIDER_REQUESTS, RETRIES, SETTLED,
+    STALLS, STREAM_INCIDENTS,
 };
 
 /// What happened, in words for people.
@@ -64,6 +64,14 @@ pub fn delivered(channel: &'static str, template: &str, to: &str, provider: &str
 /// A notification failed for good.
 pub fn delivery_failed(channel: &'static str, id: &str, reason: &str) {
     warn!(channel, notification = id, reason, "notification failed");
+}
+
+/// A provider reported later what became of a notification.
+pub fn provider_reported(provider: &str, notification: Option<&str>, outcome: &str) {
+    // A code behind the word would make a series for each.
+    let word = outcome.split(':').next().unwrap_or(outcome);
+    counter!(PROVIDER_REPORTS, "provider" => provider.to_owned(), "report" => word.to_owned()).increment(1);
+    info!(provider, notification, outcome, "a provider reports what became of a notification");
 }
 
 /// A notification is not sent, and that is no failure: suppressed, expired or cancelled.

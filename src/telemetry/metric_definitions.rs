@@ -34,6 +34,8 @@ pub const BREAKER_STATE: &str = "circuit_breaker_state";
 pub const ACTOR_RESTARTS: &str = "actor_restarts_total";
 /// Calls to providers, by outcome.
 pub const PROVIDER_REQUESTS: &str = "provider_requests_total";
+/// What providers reported later about accepted notifications, by report.
+pub const PROVIDER_REPORTS: &str = "provider_reports_total";
 
 /// Groups that stood still without a reason, by group.
 pub const STALLS: &str = "kafka_consumer_stalls_total";
@@ -68,7 +70,7 @@ const fn define(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// All of them.
-pub const ALL: [Definition; 20] = [
+pub const ALL: [Definition; 21] = [
     define(CONSUMED, Kind::Counter, Unit::Count, "Records taken from Kafka"),
     define(LAG, Kind::Gauge, Unit::Count, "Records waiting: end offset less the settled position"),
     define(PROCESSING_ERRORS, Kind::Counter, Unit::Count, "Records that could not be processed, by error class"),
@@ -85,6 +87,7 @@ pub const ALL: [Definition; 20] = [
     define(BREAKER_STATE, Kind::Gauge, Unit::Count, "0 closed, 1 half-open, 2 open"),
     define(ACTOR_RESTARTS, Kind::Counter, Unit::Count, "Actors rebuilt by the supervisor"),
     define(PROVIDER_REQUESTS, Kind::Counter, Unit::Count, "Calls to providers, by outcome"),
+    define(PROVIDER_REPORTS, Kind::Counter, Unit::Count, "Later reports of providers: delivered, bounced, complaint …"),
     define(STALLS, Kind::Counter, Unit::Count, "Groups that stood still without a reason and were rebuilt"),
     define(
         HEAD_OF_LINE,

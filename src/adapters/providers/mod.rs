@@ -17,6 +17,7 @@ mod inbox;
 pub mod mail_events;
 #[cfg(test)]
 mod mail_tests;
+mod reports;
 mod retry_after;
 mod slack;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use fcm::FcmProvider;
 pub use file::FileProvider;
 pub use http::HttpProvider;
 pub use inbox::InboxProvider;
+pub use reports::report_reader;
 pub use slack::SlackProvider;
 pub use smtp::SmtpProvider;
 pub use twilio::TwilioProvider;

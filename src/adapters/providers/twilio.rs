@@ -19,6 +19,9 @@ const QUEUE_FULL_WAIT: Duration = Duration::from_secs(60);
 /// A daily limit is over at midnight somewhere; to ask once an hour is enough.
 const DAILY_LIMIT_WAIT: Duration = Duration::from_secs(3600);
 
+/// Names the notification in the URL that Twilio calls back.
+pub(super) const NOTIFICATION_PARAMETER: &str = "notification";
+
 /// Sends SMS for one account.
 pub struct TwilioProvider {
     exchange: Exchange,
@@ -26,7 +29,7 @@ pub struct TwilioProvider {
     user: String,
     password: String,
     from: String,
-    status_callback_url: Option<String>,
+    status_callback_url: Option<Url>,
 }
 
 impl TwilioProvider {
@@ -54,16 +57,19 @@ impl TwilioProvider {
         if from.is_empty() {
             return Err(settings.at_fault("from", "is missing: a number or a messaging service (MG…)"));
         }
-        let status_callback_url = settings.status_callback_url.clone();
+        let callback = settings.status_callback_url.as_deref().map(web_url).transpose();
+        let status_callback_url = callback.map_err(|problem| settings.at_fault("status_callback_url", problem))?;
         Ok(Self { exchange: Exchange::new(settings)?, endpoint, user, password, from, status_callback_url })
     }
 
-    fn form(&self, to: &str, text: &str) -> String {
+    fn form(&self, id: &str, to: &str, text: &str) -> String {
         let sender = if self.from.starts_with("MG") { "MessagingServiceSid" } else { "From" };
         let mut form = Serializer::new(String::new());
         form.append_pair("To", to).append_pair(sender, &self.from).append_pair("Body", text);
         if let Some(callback) = &self.status_callback_url {
-            form.append_pair("StatusCallback", callback);
+            let mut callback = callback.clone();
+            callback.query_pairs_mut().append_pair(NOTIFICATION_PARAMETER, id);
+            form.append_pair("StatusCallback", callback.as_str());
         }
         form.finish()
     }
@@ -86,7 +92,7 @@ impl Provider for TwilioProvider {
             .post(self.endpoint.clone())
             .basic_auth(&self.user, Some(&self.password))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
-            .body(self.form(to, &message.body));
+            .body(self.form(&message.id, to, &message.body));
         let answer = self.exchange.send(request).await?;
         if answer.status.is_success() {
             return accepted(&answer);

@@ -168,6 +168,16 @@ impl NotificationLedger for Database {
         search::search(self, search).await
     }
 
+    async fn note_report(&self, id: &str, provider: &str, report: &str) -> Result<bool, LedgerError> {
+        let statement = "UPDATE notification_attempts SET report = $3
+             WHERE notification_id = $1 AND provider = $2 AND outcome IN ('accepted', 'unknown')";
+        bounded(async {
+            let update = query(statement).bind(id.to_owned()).bind(provider.to_owned()).bind(report.to_owned());
+            Ok(update.execute(&self.write).await?.rows_affected() > 0)
+        })
+        .await
+    }
+
     async fn request_of(&self, id: &str) -> Result<Option<String>, LedgerError> {
         let statement = "SELECT request FROM notifications WHERE id = $1";
         bounded(async {

@@ -105,6 +105,7 @@ pub fn attempt(row: &AnyRow) -> Result<AttemptView, Error> {
         duration_ms: row.try_get("duration_ms")?,
         receipt: row.try_get("receipt")?,
         error: row.try_get("error")?,
+        report: row.try_get("report")?,
         template_version: row.try_get("template_version")?,
     })
 }

@@ -8,6 +8,7 @@ use actix_web::http::header::{HOST, ORIGIN};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use serde_json::json;
 
+pub mod inbox;
 pub mod notifications;
 pub mod recipients;
 pub mod suppressions;
