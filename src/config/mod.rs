@@ -20,6 +20,8 @@ mod mistake;
 mod monitor;
 mod provider;
 mod provider_rules;
+#[cfg(test)]
+mod provider_tests;
 mod recipients;
 mod redis;
 mod route;

@@ -194,7 +194,7 @@ impl ProviderConfig {
     pub(super) fn warnings(&self, sender: &str) -> Vec<String> {
         let set = [
             ("url", self.url.is_some(), self.kind != ProviderKind::Inbox),
-            ("secret", self.secret.is_some(), self.kind == ProviderKind::Http),
+            ("secret", self.secret.is_some(), matches!(self.kind, ProviderKind::Http | ProviderKind::Smtp)),
             ("from", self.from.is_some(), self.kind == ProviderKind::Twilio),
             ("status_callback_url", self.status_callback_url.is_some(), self.kind == ProviderKind::Twilio),
             ("credentials_file", self.credentials_file.is_some(), self.kind == ProviderKind::Fcm),

@@ -13,17 +13,17 @@ fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::load(Some(&path), env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
 }
 
-fn good(file: &str, env: &[(&str, &str)]) -> Config {
+pub(super) fn good(file: &str, env: &[(&str, &str)]) -> Config {
     load(file, env).unwrap_or_else(|error| panic!("no mistakes expected:\n{error}"))
 }
 
 /// The mistakes as `key: problem`.
-fn mistakes(file: &str, env: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn mistakes(file: &str, env: &[(&str, &str)]) -> Vec<String> {
     load(file, env).expect_err("mistakes expected").mistakes.iter().map(Mistake::to_string).collect()
 }
 
 /// One mistake, which begins like this.
-fn one_mistake(file: &str, env: &[(&str, &str)], expected: &str) {
+pub(super) fn one_mistake(file: &str, env: &[(&str, &str)], expected: &str) {
     let found = mistakes(file, env);
     assert!(found.len() == 1 && found[0].starts_with(expected), "expected {expected}\nfound {found:#?}");
 }
@@ -350,133 +350,4 @@ fn mistakes_of_sources_are_named() {
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(&format!("routing.sources[0].{expected}")), "expected {expected}\nfound    {found}");
     }
-}
-
-/// The mistakes of one provider, without the way to it.
-fn provider_mistakes(provider: &str) -> Vec<String> {
-    let found = mistakes(&format!("[[delivery.providers]]\nname = \"p\"\n{provider}"), &[]);
-    found.into_iter().map(|mistake| mistake.replace("delivery.providers[0].", "")).collect()
-}
-
-#[test]
-fn every_kind_says_what_it_needs() {
-    for (provider, expected) in [
-        ("kind = \"http\"\nchannel = \"sms\"", vec!["url: is missing: `http` needs it"]),
-        (
-            "kind = \"twilio\"\nchannel = \"sms\"\nurl = \"https://SID@api.example\"",
-            vec!["from: is missing: a number", "url: must have account SID and token"],
-        ),
-        (
-            "kind = \"twilio\"\nchannel = \"push\"\nurl = \"https://S:T@api.example\"\nfrom = \"MG1\"\n\
-             status_callback_url = \"ftp://x\"",
-            vec!["kind: `twilio` carries only the channel sms, not push", "status_callback_url: must begin with http"],
-        ),
-        ("kind = \"fcm\"\nchannel = \"push\"\nurl = \"https://fcm.example\"", vec!["credentials_file: is missing"]),
-        (
-            "kind = \"fcm\"\nchannel = \"sms\"\nurl = \"fcm.example\"\ncredentials_file = \"/no/such.json\"",
-            vec![
-                "credentials_file: the file `/no/such.json` does not exist",
-                "kind: `fcm` carries only the channel push, not sms",
-                "url: must begin with http:// or https://",
-            ],
-        ),
-        (
-            "kind = \"slack\"\nchannel = \"email\"\nurl = \"https://hooks.example/x\"",
-            vec!["kind: `slack` carries only the channels admin_alert and webhook, not email"],
-        ),
-        ("kind = \"inbox\"\nchannel = \"email\"", vec!["kind: `inbox` carries only the channel in_app, not email"]),
-        (
-            "kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"\ndkim = { selector = \"a b\" }",
-            vec!["dkim.domain: is missing", "dkim.private_key_file: is missing", "dkim.selector: must be a DNS name"],
-        ),
-        (
-            "kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"\ndkim = { selectr = \"a\" }",
-            vec!["dkim.domain: is missing", "dkim.private_key_file: ", "dkim.selector: ", "dkim.selectr: unknown key"],
-        ),
-    ] {
-        let found = provider_mistakes(provider);
-        assert_eq!(found.len(), expected.len(), "{found:#?}");
-        for (found, expected) in found.iter().zip(&expected) {
-            assert!(found.starts_with(expected), "expected {expected}\nfound    {found}");
-        }
-    }
-}
-
-#[test]
-fn an_unknown_outcome_is_held_only_where_a_repetition_harms() {
-    let of = |provider: &str| {
-        let file = format!("[[delivery.providers]]\nname = \"p\"\n{provider}");
-        let config = good(&file, &[]);
-        config.delivery.providers[0].on_unknown()
-    };
-    let twilio = "kind = \"twilio\"\nchannel = \"sms\"\nurl = \"https://S:T@api.example\"\nfrom = \"+15550100123\"";
-    assert_eq!(of(twilio), OnUnknown::Hold);
-    assert_eq!(of(&format!("{twilio}\non_unknown = \"retry_once\"")), OnUnknown::RetryOnce);
-    for other in [
-        "kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"",
-        "kind = \"http\"\nchannel = \"sms\"\nurl = \"http://h\"",
-        "kind = \"slack\"\nchannel = \"webhook\"\nurl = \"http://h\"",
-        "kind = \"inbox\"\nchannel = \"in_app\"",
-        "kind = \"file\"\nchannel = \"sms\"\nurl = \"file:x\"",
-    ] {
-        assert_eq!(of(other), OnUnknown::Retry, "{other}");
-    }
-    one_mistake(
-        "[[delivery.providers]]\nname = \"p\"\nkind = \"inbox\"\nchannel = \"in_app\"\non_unknown = \"never\"",
-        &[],
-        "delivery.providers[0].on_unknown: `never` is none of retry, retry_once, hold",
-    );
-}
-
-#[test]
-fn the_environment_gives_a_number_as_a_text() {
-    let twilio = "[[delivery.providers]]\nname = \"p\"\nkind = \"twilio\"\nchannel = \"sms\"\n";
-    let env = [
-        ("NOTIFICATION__DELIVERY__PROVIDERS__0__FROM", "+15550100123"),
-        ("NOTIFICATION__DELIVERY__PROVIDERS__0__URL", "https://S:T@api.example"),
-    ];
-    assert_eq!(good(twilio, &env).delivery.providers[0].from.as_deref(), Some("+15550100123"));
-}
-
-#[test]
-fn what_is_secret_by_its_kind_is_masked_too() {
-    let file = r#"
-        [[delivery.providers]]
-        name = "chat"
-        channel = "admin_alert"
-        kind = "slack"
-        url = "https://hooks.slack.com/services/T0/B0/hunter2"
-        [[delivery.providers]]
-        name = "sms"
-        channel = "sms"
-        kind = "twilio"
-        url = "https://AC1:hunter2@api.twilio.com"
-        from = "+15550100123"
-        status_callback_url = "https://u:hunter2@n.example/x"
-    "#;
-    let config = good(file, &[]);
-    for text in [config.show(), format!("{config:?}")] {
-        assert!(!text.contains("hunter2"), "{text}");
-        assert!(text.contains("https://hooks.slack.com/********") && text.contains("https://AC1:********@"), "{text}");
-    }
-    assert_eq!(good(&config.show(), &[]).show(), config.show(), "what is shown loads");
-    assert!(config.delivery.providers[0].url.as_ref().is_some_and(|url| url.expose().ends_with("hunter2")));
-}
-
-#[test]
-fn a_signature_that_dmarc_does_not_count_is_a_warning() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let key = folder.path().join("dkim.pem");
-    std::fs::write(&key, "").expect("written");
-    let warnings = |domain: &str| {
-        let file = format!(
-            "[delivery]\nemail_from = \"Shop <no-reply@mail.example.com>\"\n[[delivery.providers]]\nname = \"p\"\n\
-             kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"\n\
-             dkim = {{ selector = \"s\", domain = \"{domain}\", private_key_file = \"{}\" }}",
-            key.display()
-        );
-        good(&file, &[]).warnings().iter().filter(|warning| warning.contains("DMARC")).count()
-    };
-    assert_eq!((warnings("example.com"), warnings("Mail.example.com")), (0, 0));
-    assert_eq!((warnings("ample.com"), warnings("sub.mail.example.com")), (1, 1));
 }
