@@ -63,6 +63,13 @@ fn the_optional_keys_of_the_manual_are_valid() {
 }
 
 #[test]
+fn the_default_locale_is_a_language_tag() {
+    assert_eq!(good("", &[]).delivery.default_locale, "en");
+    assert_eq!(good("", &[("NOTIFICATION__DELIVERY__DEFAULT_LOCALE", "de-AT")]).delivery.default_locale, "de-AT");
+    one_mistake("[delivery]\ndefault_locale = \"german!\"\n", &[], "delivery.default_locale: `german!` is no BCP 47");
+}
+
+#[test]
 fn a_typical_file_loads() {
     let config = good(
         r#"

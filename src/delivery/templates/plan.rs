@@ -164,7 +164,10 @@ impl<'a> Parts<'a> {
 
     /// The locales of the bodies, in the order of their tags.
     fn locales(&self) -> BTreeSet<Locale> {
-        let is_body = |kind: &Kind| matches!(kind, Kind::Part { template, part, .. } if template == self.template && part.is_body());
+        let is_body = |kind: &Kind| match kind {
+            Kind::Part { template, part, .. } => template == self.template && part.is_body(),
+            _ => false,
+        };
         self.sources.iter().filter(|(kind, _)| is_body(kind)).map(|(_, source)| source.language.clone()).collect()
     }
 

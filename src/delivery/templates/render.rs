@@ -91,10 +91,7 @@ impl Templates {
         let (plan, values) = (words.plan(request.channel), Value::from(values));
         let (subject, text, html) = format::following(conventions, || self.parts(plan, &values))?;
         let size = text.len() + [&subject, &html].into_iter().flatten().map(String::len).sum::<usize>();
-        if size > MAX_RENDERED_BYTES {
-            let reason = format!("template `{}` renders to more than {MAX_RENDERED_BYTES} bytes", request.template);
-            return Err(RenderError { code: "rendered_too_large", reason });
-        }
+        check_size(request.template, size)?;
         Ok(Rendered {
             subject: subject.map(|subject| one_line(&subject)),
             text: if request.channel == Channel::Sms { one_line(&text) } else { text },
@@ -123,8 +120,56 @@ impl Templates {
 
     fn part(&self, name: &str, values: &Value) -> Result<String, RenderError> {
         let render = || self.environment.get_template(name)?.render(values);
-        render().map_err(|error| failure(name, &error))
+        let text = render().map_err(|error| self.failure(name, &error, values))?;
+        // Before anything is made of it.
+        check_size(name, text.len())?;
+        Ok(text)
     }
+
+    /// Names the file and line at fault, which may be those of a layout, and the variable.
+    fn failure(&self, part: &str, error: &Error, values: &Value) -> RenderError {
+        let is_missing = error.kind() == ErrorKind::UndefinedError;
+        let (name, line) = (error.name().unwrap_or(part), error.line().unwrap_or_default());
+        let template = self.environment.get_template(name).ok();
+        let text = template.as_ref().and_then(|t| t.source().lines().nth(line.checked_sub(1)?)).unwrap_or_default();
+        let what = match error.detail() {
+            Some(detail) => detail.to_owned(),
+            // In the body of a call block minijinja forgets which variable it was.
+            None if is_missing => template.as_ref().map_or_else(String::new, |t| missing_in(t, text, values)),
+            None => error.kind().to_string(),
+        };
+        let code = if is_missing { "missing_variable" } else { "template_failed" };
+        RenderError { code, reason: format!("template {name}, line {line} (`{}`): {what}", shortened(text.trim())) }
+    }
+}
+
+/// The variables in a line of a template that have no value.
+fn missing_in(template: &minijinja::Template<'_, '_>, line: &str, values: &Value) -> String {
+    let is_missing = |name: &String| {
+        let is_unset = values.get_attr(name).is_ok_and(|value| value.is_undefined());
+        is_unset && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
+    };
+    let mut names: Vec<String> = template.undeclared_variables(false).into_iter().filter(is_missing).collect();
+    names.sort();
+    format!("undefined value: `{}`", names.join("` or `"))
+}
+
+/// Enough of a line to find it again.
+fn shortened(line: &str) -> String {
+    const ENOUGH: usize = 200;
+    let mut text: String = line.chars().take(ENOUGH).collect();
+    if text.len() < line.len() {
+        text.push('…');
+    }
+    text
+}
+
+fn check_size(template: &str, bytes: usize) -> Result<(), RenderError> {
+    if bytes > MAX_RENDERED_BYTES {
+        let reason = format!("template `{template}` renders to more than {MAX_RENDERED_BYTES} bytes");
+        return Err(RenderError { code: "rendered_too_large", reason });
+    }
+    Ok(())
 }
 
 fn text_of(name: &str, html: &str) -> Result<String, RenderError> {
@@ -138,19 +183,4 @@ fn text_of(name: &str, html: &str) -> Result<String, RenderError> {
 fn one_line(text: &str) -> String {
     let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Names the file and line at fault, which may be those of a layout, and the expression there.
-fn failure(part: &str, error: &Error) -> RenderError {
-    let code = if error.kind() == ErrorKind::UndefinedError { "missing_variable" } else { "template_failed" };
-    let mut reason = format!("template {}", error.name().unwrap_or(part));
-    if let Some(line) = error.line() {
-        reason.push_str(&format!(", line {line}"));
-    }
-    let source = error.template_source().zip(error.range());
-    if let Some(expression) = source.and_then(|(source, range)| source.get(range)) {
-        reason.push_str(&format!(" (`{}`)", one_line(expression)));
-    }
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    RenderError { code, reason: format!("{reason}: {what}") }
 }

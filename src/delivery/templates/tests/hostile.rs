@@ -80,6 +80,24 @@ fn long_and_deep_data_is_bounded() {
 }
 
 #[test]
+fn a_text_is_made_of_any_html_that_data_can_make() {
+    let folder = Folder::new(&[(
+        "t/body.html",
+        "<table><tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr></table><p>{{ text }}</p>",
+    )]);
+    let templates = folder.load();
+    let cells = vec!["\"<&\u{202e}"; 3000];
+    for text in ["x".repeat(150_000), "x ".repeat(75_000), "\u{5d0}\n\t ".repeat(20_000)] {
+        let data = serde_json::json!({ "cells": cells, "text": text }).to_string();
+        let mail = render_for(&templates, "t", Channel::Email, None, &data).expect("renders");
+        assert!(mail.text.contains('x') || mail.text.contains('\u{5d0}'));
+        let data = serde_json::json!({ "cells": [], "text": text.repeat(4) }).to_string();
+        let error = render_for(&templates, "t", Channel::Email, None, &data).err().map(|error| error.code);
+        assert!(error.is_none() || error == Some("rendered_too_large"), "{error:?}");
+    }
+}
+
+#[test]
 fn names_in_data_cannot_take_the_place_of_the_template_s_own() {
     let (template, data) = FULL[0];
     let data = ["row", "money", "date", "content", "title", "loop", "self", "caller"]

@@ -109,6 +109,42 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn every_required_variable_is_named_when_it_is_missing() {
+    let templates = built_in();
+    let mut found = Vec::new();
+    for (template, data) in FULL {
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(data).expect("an object");
+        for name in fields.keys() {
+            let mut rest = fields.clone();
+            rest.remove(name);
+            let rest = serde_json::Value::from(rest).to_string();
+            for (locale, channel) in [("en", Channel::Email), ("de", Channel::Email), ("de", Channel::InApp)] {
+                if let Err(error) = render_for(&templates, template, channel, Some(locale), &rest) {
+                    assert_eq!(error.code, "missing_variable", "{error}");
+                    assert!(error.reason.contains(&format!("`{name}`")), "{name}: {error}");
+                    found.push(name.clone());
+                }
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    let required = [
+        "amount",
+        "email",
+        "firstName",
+        "orderDate",
+        "orderId",
+        "outOfStockAt",
+        "paidAt",
+        "productId",
+        "productName",
+        "registeredAt",
+    ];
+    assert_eq!(found, required);
+}
+
+#[test]
 fn a_mail_with_html_alone_has_a_text_of_the_same_words() {
     let folder = Folder::new(&[
         ("news/subject.txt", "News"),
