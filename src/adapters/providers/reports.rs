@@ -91,3 +91,77 @@ impl ReportReader for MailReports {
         Ok(events.into_iter().map(report).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use sha1::Sha1;
+
+    use super::*;
+    use crate::adapters::providers::test_support::settings;
+    use crate::adapters::providers::webhook_signature::WebhookSigner;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn reader(settings: &ProviderSettings, channel: Channel) -> Box<dyn ReportReader> {
+        report_reader(settings, channel).expect("sound").expect("it reports")
+    }
+
+    fn twilio(query: &str, body: &str, signed: &str) -> Callback {
+        // As Twilio does it: the URL, then names and values of the fields in their order.
+        let mut mac = Hmac::<Sha1>::new_from_slice(b"token").expect("any key");
+        mac.update(format!("https://n.example/webhooks/sms?{signed}").as_bytes());
+        for pair in body.split('&') {
+            mac.update(pair.replace('=', "").as_bytes());
+        }
+        let signature = STANDARD.encode(mac.finalize().into_bytes());
+        Callback::new(query, vec![("x-twilio-signature".into(), signature)], body.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_status_of_twilio_names_the_notification_and_the_number() {
+        let settings = ProviderSettings {
+            status_callback_url: Some("https://n.example/webhooks/sms".into()),
+            ..settings(ProviderKind::Twilio, "https://AC1:token@api.example")
+        };
+        let reader = reader(&settings, Channel::Sms);
+        let read = |query, body, signed| reader.read(&twilio(query, body, signed), NOW);
+        let query = "notification=n-1";
+        let report =
+            |outcome: &str, suppress| Report { notification: Some("n-1".into()), outcome: outcome.into(), suppress };
+        let delivered = read(query, "MessageSid=SM1&MessageStatus=delivered&To=15550100123", query);
+        assert_eq!(delivered, Ok(vec![report("delivered", None)]));
+        let stopped = read(query, "ErrorCode=21610&MessageSid=SM1&MessageStatus=failed&To=15550100123", query);
+        let reason = Some(("15550100123".to_owned(), "failed: 21610".to_owned()));
+        assert_eq!(stopped, Ok(vec![report("failed: 21610", reason)]));
+        assert_eq!(read(query, "MessageSid=SM1&MessageStatus=sent", query), Ok(Vec::new()));
+        let forged = read("notification=n-2", "MessageSid=SM1&MessageStatus=delivered", query);
+        assert!(matches!(forged, Err(ReportError::Stranger(_))), "the id is signed too: {forged:?}");
+        let unsigned = Callback::new(query, Vec::new(), b"MessageSid=SM1&MessageStatus=delivered".to_vec());
+        assert!(matches!(reader.read(&unsigned, NOW), Err(ReportError::Stranger(_))));
+    }
+
+    #[test]
+    fn bounces_of_e_mail_are_believed_when_they_are_signed() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let settings =
+            ProviderSettings { secret: Some(secret.into()), ..settings(ProviderKind::Smtp, "smtp://localhost") };
+        let reader = reader(&settings, Channel::Email);
+        let body =
+            br#"{"type":"bounce","bounceType":"permanent","recipient":"a@b.example","messageId":"<n-1@b.example>"}"#;
+        let signature = WebhookSigner::new(secret).expect("a key").sign("m-1", 0, body);
+        let call = |signature: String| {
+            let headers =
+                [("webhook-id", "m-1".to_owned()), ("webhook-timestamp", "0".into()), ("webhook-signature", signature)];
+            let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
+            reader.read(&Callback::new("", headers, body.to_vec()), NOW)
+        };
+        let suppress = Some(("a@b.example".to_owned(), "bounced".to_owned()));
+        let report = Report { notification: Some("n-1".into()), outcome: "bounced".into(), suppress };
+        assert_eq!(call(signature), Ok(vec![report]));
+        assert!(matches!(call("v1,AAAA".into()), Err(ReportError::Stranger(_))));
+        assert!(report_reader(&settings, Channel::Sms).expect("sound").is_none(), "no reports of SMS over mail");
+    }
+}
