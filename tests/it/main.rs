@@ -13,6 +13,7 @@ mod delivery;
 mod end_to_end;
 mod exactly_once;
 mod faults;
+mod inbox;
 mod load;
 mod metrics;
 mod offsets;

@@ -62,7 +62,10 @@ async fn posts_a_form_for_the_account() {
     let fields = request.form();
     let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     assert_eq!((field("To"), field("From"), field("Body")), (Some(TO), Some("+15550100999"), Some(text)));
-    assert_eq!(field("StatusCallback"), Some("https://n.example/callbacks/twilio?a=b&c&notification=0b9f6f0e-7a36-5b1c-9d0a-2f6f3c1f9b11"));
+    assert_eq!(
+        field("StatusCallback"),
+        Some("https://n.example/callbacks/twilio?a=b&c&notification=0b9f6f0e-7a36-5b1c-9d0a-2f6f3c1f9b11")
+    );
     assert_eq!(fields.len(), 4);
 }
 
