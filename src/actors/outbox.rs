@@ -1,5 +1,5 @@
-//! The outbox actor: what is left to do for settled notifications. It publishes what they left in the outbox, and removes
-//! them when their time is over.
+//! The outbox actor: what goes on beside the lanes. It publishes what settled notifications left in the outbox, removes
+//! them when their time is over, and keeps in touch with the other instances.
 
 use std::sync::Arc;
 
@@ -10,13 +10,16 @@ use tokio_util::sync::CancellationToken;
 use super::messages::Drain;
 use super::supervisor::Lifeline;
 use super::tasks::{Task, Tasks};
+use crate::delivery::follow::follow_others;
 use crate::delivery::outbox_relay::OutboxRelay;
 use crate::delivery::retention::Retention;
+use crate::ports::ledger::NotificationLedger;
 
 /// See the module.
 pub struct OutboxActor {
     relay: Arc<OutboxRelay>,
     retention: Option<Arc<Retention>>,
+    ledger: Arc<dyn NotificationLedger>,
     io: Handle,
     lifeline: Lifeline,
     tasks: Option<Tasks>,
@@ -24,8 +27,14 @@ pub struct OutboxActor {
 
 impl OutboxActor {
     /// The actor over its relay; without a retention settled notifications stay.
-    pub fn new(relay: Arc<OutboxRelay>, retention: Option<Arc<Retention>>, io: Handle, lifeline: Lifeline) -> Self {
-        Self { relay, retention, io, lifeline, tasks: None }
+    pub fn new(
+        relay: Arc<OutboxRelay>,
+        retention: Option<Arc<Retention>>,
+        ledger: Arc<dyn NotificationLedger>,
+        io: Handle,
+        lifeline: Lifeline,
+    ) -> Self {
+        Self { relay, retention, ledger, io, lifeline, tasks: None }
     }
 }
 
@@ -46,6 +55,11 @@ impl Actor for OutboxActor {
                 Ok(())
             }));
         }
+        let (ledger, stopping) = (Arc::clone(&self.ledger), stop.clone());
+        tasks.push(Box::pin(async move {
+            follow_others(ledger, stopping).await;
+            Ok(())
+        }));
         self.tasks = Some(Tasks::of_actor(self, context, |a| &mut a.lifeline, &self.io, tasks, stop));
     }
 }

@@ -309,7 +309,7 @@ impl Assembly<'_> {
             keep,
             clock: Arc::clone(&self.clock),
         });
-        let outbox = wiring.outbox(relay, retention).await?;
+        let outbox = wiring.outbox(relay, retention, Arc::new(database.clone())).await?;
         let mut groups = Vec::new();
         for plan in plans {
             groups.push((plan.id.clone(), wiring.group(plan).await?));

@@ -18,6 +18,7 @@ use crate::actors::slot::Slot;
 use crate::actors::supervisor::{Lifeline, ServiceSupervisor};
 use crate::delivery::outbox_relay::OutboxRelay;
 use crate::delivery::retention::Retention;
+use crate::ports::ledger::NotificationLedger;
 use crate::telemetry::metric_definitions::ACTOR_RESTARTS;
 use crate::telemetry::metrics_server::expose;
 
@@ -71,9 +72,12 @@ impl Wiring {
         &self,
         relay: OutboxRelay,
         retention: Option<Retention>,
+        ledger: Arc<dyn NotificationLedger>,
     ) -> Result<Slot<OutboxActor>, StartError> {
         let (io, relay, retention) = (self.io.clone(), Arc::new(relay), retention.map(Arc::new));
-        let build = move |lifeline| OutboxActor::new(Arc::clone(&relay), retention.clone(), io.clone(), lifeline);
+        let build = move |lifeline| {
+            OutboxActor::new(Arc::clone(&relay), retention.clone(), Arc::clone(&ledger), io.clone(), lifeline)
+        };
         self.supervised("outbox".to_owned(), Some(self.shared.clone()), build).await
     }
 

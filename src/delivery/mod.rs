@@ -6,6 +6,7 @@ pub mod corrections;
 pub mod decide;
 pub mod desk;
 pub mod door;
+pub mod follow;
 pub mod held;
 pub mod intake;
 pub mod lane;

@@ -395,8 +395,16 @@ pub struct Brief {
 /// Keeps every notification, its state and its attempts.
 #[async_trait]
 pub trait NotificationLedger: Send + Sync {
-    /// Changes whenever this process adds work or makes some due: nobody has to poll for it.
+    /// Changes whenever work is added or becomes due by this process, or by others that are followed: nobody has to poll
+    /// for it.
     fn work(&self) -> watch::Receiver<u64>;
+
+    /// Hears of work that other instances add, and tells them of this one's, until an error. Without it they find each
+    /// other's work all the same, a little later.
+    ///
+    /// # Errors
+    /// When the others cannot be heard.
+    async fn follow_others(&self) -> Result<(), LedgerError>;
 
     /// Adds requests; one that is known already changes nothing. All or nothing.
     ///

@@ -12,6 +12,7 @@ use super::database::{Database, bounded, sql};
 use super::insert::text;
 use super::ledger::id_rows;
 use super::rows::millis;
+use super::wake::Wake;
 use super::{erasure, preferences};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
@@ -255,7 +256,7 @@ async fn store(database: &Database, recipients: &[Recipient], stored: Stored) ->
     })
     .await?;
     if woken > 0 {
-        database.work.send_modify(|version| *version += 1);
+        database.wakes.announce(Wake::Work);
     }
     Ok(())
 }

@@ -11,10 +11,10 @@ use sqlx::migrate::MigrateError;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction,
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use super::dialect::Dialect;
-use super::inbox::CHANGES;
+use super::wake::Wakes;
 use crate::ports::ledger::LedgerError;
 use crate::ports::probe::Probe;
 
@@ -44,12 +44,12 @@ pub struct Database {
     pub(super) read: AnyPool,
     /// SQLite has one writer; a pool of one makes writers queue here instead of failing there.
     pub(super) write: AnyPool,
-    /// Changes when this process added work.
-    pub(super) work: watch::Sender<u64>,
+    /// As it was given.
+    pub(super) url: String,
+    /// Who is woken by what happens here.
+    pub(super) wakes: Wakes,
     /// Changes when this process added outbox messages.
     pub(super) outbox_added: watch::Sender<u64>,
-    /// The recipients whose inboxes this process changes.
-    pub(super) inbox_changes: broadcast::Sender<String>,
 }
 
 impl Database {
@@ -88,9 +88,7 @@ impl Database {
                 (pool.clone(), pool)
             }
         };
-        let (work, outbox_added) = (watch::Sender::new(0), watch::Sender::new(0));
-        let inbox_changes = broadcast::Sender::new(CHANGES);
-        let database = Self { dialect, read, write, work, outbox_added, inbox_changes };
+        let database = Self { dialect, url, read, write, wakes: Wakes::new(), outbox_added: watch::Sender::new(0) };
         database.migrate().await?;
         Ok(database)
     }

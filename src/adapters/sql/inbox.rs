@@ -11,13 +11,11 @@ use tokio::sync::broadcast;
 use super::database::{Database, bounded, sql};
 use super::insert::text;
 use super::rows::{bad_column, millis, timestamp};
+use super::wake::Wake;
 use crate::domain::envelope::to_json;
 use crate::domain::time::format_utc;
 use crate::ports::inbox::{Entry, Inbox, NewEntry};
 use crate::ports::ledger::LedgerError;
-
-/// Changes that a slow listener may lag behind before it has to look for itself.
-pub(super) const CHANGES: usize = 1024;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -57,9 +55,9 @@ fn entry(row: &AnyRow) -> Result<Entry, Error> {
 }
 
 impl Database {
-    /// Tells those who listen in this process; that nobody does is no mistake.
+    /// Tells those who listen, here and at other instances.
     fn inbox_changed(&self, recipient: &str) {
-        let _ = self.inbox_changes.send(recipient.to_owned());
+        self.wakes.announce(Wake::Inbox(recipient.to_owned()));
     }
 }
 
@@ -141,6 +139,6 @@ impl Inbox for Database {
     }
 
     fn changes(&self) -> broadcast::Receiver<String> {
-        self.inbox_changes.subscribe()
+        self.wakes.inboxes.subscribe()
     }
 }

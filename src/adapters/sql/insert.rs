@@ -8,6 +8,7 @@ use sqlx::query;
 use super::database::{Database, bounded, sql};
 use super::digests;
 use super::rows::millis;
+use super::wake::Wake;
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{Inserted, LedgerError, NewNotification};
@@ -125,7 +126,7 @@ pub(super) async fn insert(database: &Database, batch: &[NewNotification]) -> Re
     })
     .await?;
     if new > 0 {
-        database.work.send_modify(|version| *version += 1);
+        database.wakes.announce(Wake::Work);
     }
     Ok(Inserted { new, duplicates: (batch.len() as u64).saturating_sub(new) })
 }

@@ -13,7 +13,8 @@ use super::database::{Database, bounded, sql};
 use super::insert::{insert, text};
 use super::rows::{CLAIM_COLUMNS, attempt, claimed, millis, state, timestamp, view};
 use super::settle::settle;
-use super::{contacts, preferences, retention, search, seize};
+use super::wake::Wake;
+use super::{contacts, preferences, retention, search, seize, wake};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
@@ -46,7 +47,11 @@ pub(super) fn in_order(rows: &[AnyRow]) -> Result<Vec<Claimed>, sqlx::Error> {
 #[async_trait]
 impl NotificationLedger for Database {
     fn work(&self) -> watch::Receiver<u64> {
-        self.work.subscribe()
+        self.wakes.work.subscribe()
+    }
+
+    async fn follow_others(&self) -> Result<(), LedgerError> {
+        wake::follow_others(self).await
     }
 
     async fn insert(&self, batch: &[NewNotification]) -> Result<Inserted, LedgerError> {
@@ -143,7 +148,7 @@ impl NotificationLedger for Database {
         })
         .await?;
         if released > 0 {
-            self.work.send_modify(|version| *version += 1);
+            self.wakes.announce(Wake::Work);
         }
         Ok(released)
     }
@@ -159,7 +164,7 @@ impl NotificationLedger for Database {
         })
         .await?;
         if reopened {
-            self.work.send_modify(|version| *version += 1);
+            self.wakes.announce(Wake::Work);
         }
         Ok(reopened)
     }

@@ -19,6 +19,7 @@ mod rows;
 mod search;
 mod seize;
 mod settle;
+mod wake;
 
 pub use database::{Database, DatabaseError};
 pub use processed_events::SqlProcessedEvents;

@@ -8,6 +8,7 @@ use sqlx::{Row as _, query};
 use super::database::{Database, bounded, sql};
 use super::insert::text;
 use super::rows::millis;
+use super::wake::Wake;
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{LedgerError, OutboxKind, Settlement, State};
@@ -89,7 +90,7 @@ pub(super) async fn settle(database: &Database, settlements: &[Settlement]) -> R
         database.outbox_added.send_modify(|version| *version += 1);
     }
     if settlements.iter().any(|s| s.next_attempt_at.is_some() || s.state == State::AwaitingContact) {
-        database.work.send_modify(|version| *version += 1);
+        database.wakes.wake(Wake::Work);
     }
     Ok(settled)
 }

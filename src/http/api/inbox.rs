@@ -76,7 +76,7 @@ async fn mark(request: &HttpRequest, id: String, entry: Option<String>, state: &
     mark().await.unwrap_or_else(refuse)
 }
 
-/// Server-sent events: the number of unread entries, at once and whenever this instance changes the inbox.
+/// Server-sent events: the number of unread entries, at once and whenever the inbox changes.
 #[get("/api/v1/recipients/{id}/inbox/stream")]
 pub async fn follow(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
     let running = match admit(&request, &state) {

@@ -58,6 +58,7 @@ mod processed_events;
 mod recipients;
 mod retention;
 mod sequences;
+mod wake;
 
 /// A database that nobody else uses.
 struct Fresh {
