@@ -455,7 +455,7 @@ pub trait NotificationLedger: Send + Sync {
     /// When none was moved.
     async fn retire(&self, before: Timestamp, limit: usize) -> Result<u64, LedgerError>;
 
-    /// Lets notifications go on by themselves whose leading one is settled without them.
+    /// Lets notifications go on whose leading one is settled without them: the first of them leads the others now.
     ///
     /// # Errors
     /// When none was let go.

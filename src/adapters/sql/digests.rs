@@ -1,9 +1,13 @@
 //! Digests: notifications of one recipient and template that are collected and travel as one, which leads them.
 
+use jiff::Timestamp;
 use sqlx::{Any, Transaction, query};
 
-use super::database::{Database, sql};
+use super::database::{Database, bounded, sql};
 use super::ledger::id_rows;
+use super::rows::millis;
+use crate::domain::channel::Channel;
+use crate::ports::ledger::LedgerError;
 
 /// Lets new notifications travel with the one of their kind that collects already: the oldest that nobody has touched
 /// yet. Without one, the first of them begins to collect.
@@ -44,4 +48,25 @@ pub(super) async fn join(
         }
     }
     Ok(())
+}
+
+/// Lets followers go on whose leader is settled without them: the first of them leads the others now.
+pub(super) async fn release(database: &Database, channel: Channel, now: Timestamp) -> Result<u64, LedgerError> {
+    let statement = "UPDATE notifications
+         SET digest_id = CASE WHEN notifications.seq = g.head THEN NULL ELSE g.leader END,
+             next_attempt_at = CASE WHEN notifications.seq = g.head THEN $1 ELSE NULL END
+         FROM (SELECT head.digest_id AS gone, head.seq AS head, head.id AS leader
+               FROM (SELECT MIN(f.seq) AS seq FROM notifications f
+                     WHERE f.digest_id IS NOT NULL AND f.settled_at IS NULL AND f.state IN ('pending', 'retrying')
+                       AND f.channel = $2
+                       AND NOT EXISTS (SELECT 1 FROM notifications l WHERE l.id = f.digest_id AND l.settled_at IS NULL)
+                     GROUP BY f.digest_id) AS orphans
+               JOIN notifications head ON head.seq = orphans.seq) AS g
+         WHERE notifications.digest_id = g.gone AND notifications.settled_at IS NULL
+           AND notifications.state IN ('pending', 'retrying')";
+    bounded(async {
+        let released = query(statement).bind(millis(now)).bind(channel.as_str()).execute(&database.write).await?;
+        Ok(released.rows_affected())
+    })
+    .await
 }

@@ -14,7 +14,7 @@ use super::insert::{insert, text};
 use super::rows::{CLAIM_COLUMNS, attempt, claimed, millis, state, timestamp, view};
 use super::settle::settle;
 use super::wake::Wake;
-use super::{contacts, preferences, retention, search, seize, wake};
+use super::{contacts, digests, preferences, retention, search, seize, wake};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
@@ -138,15 +138,7 @@ impl NotificationLedger for Database {
     }
 
     async fn release_followers(&self, channel: Channel, now: Timestamp) -> Result<u64, LedgerError> {
-        let statement = "UPDATE notifications SET digest_id = NULL, next_attempt_at = $1
-             WHERE digest_id IS NOT NULL AND settled_at IS NULL AND state IN ('pending', 'retrying') AND channel = $2
-               AND NOT EXISTS (SELECT 1 FROM notifications l
-                               WHERE l.id = notifications.digest_id AND l.settled_at IS NULL)";
-        let released = bounded(async {
-            let result = query(statement).bind(millis(now)).bind(channel.as_str()).execute(&self.write).await?;
-            Ok(result.rows_affected())
-        })
-        .await?;
+        let released = digests::release(self, channel, now).await?;
         if released > 0 {
             self.wakes.announce(Wake::Work);
         }

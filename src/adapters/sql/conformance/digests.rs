@@ -58,13 +58,15 @@ async fn nobody_joins_one_that_is_under_way(database: &Fresh) {
 }
 
 async fn followers_go_on_by_themselves_when_their_leader_is_settled_without_them(database: &Fresh) {
-    database.insert(&[collected("1", 0), collected("2", 1)]).await.expect("inserts");
+    let all = ["1", "2", "3", "4"].map(|id| collected(id, 0));
+    database.insert(&all).await.expect("inserts");
     assert_eq!(database.release_followers(Channel::Email, at(2)).await.expect("looks"), 0);
     let leader = claim_one(database, "lane", 100).await;
     assert!(settle(database, settlement(&leader, "lane", State::Failed, 101)).await);
     assert!(claim(database, "lane", 200, 10).await.is_empty());
-    assert_eq!(database.release_followers(Channel::Email, at(200)).await.expect("releases"), 1);
+    assert_eq!(database.release_followers(Channel::Email, at(200)).await.expect("releases"), 3);
     assert_eq!(claim_one(database, "lane", 200).await.id, "2");
+    assert_eq!(followers(database, "2").await, ["3", "4"], "they stay together");
 }
 
 async fn two_instances_begin_one_digest(database: &Fresh) {
