@@ -1,5 +1,7 @@
 //! A PostgreSQL database of the test's own, which ends with it.
 
+use std::collections::BTreeMap;
+
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, query};
 use url::Url;
@@ -33,6 +35,14 @@ pub struct LetterRow {
     pub payload: Option<Vec<u8>>,
     pub state: String,
     pub recorded_at: i64,
+}
+
+/// What the ledger says of a notification.
+#[derive(Debug)]
+pub struct Fate {
+    pub state: String,
+    /// Of its attempts, in their order.
+    pub outcomes: Vec<String>,
 }
 
 impl From<PgRow> for LetterRow {
@@ -80,6 +90,33 @@ impl Database {
     #[track_caller]
     pub fn dead_letter_count(&self) -> usize {
         self.count("SELECT count(*) FROM dead_letters")
+    }
+
+    /// What became of each notification: for more of them than can be asked for one by one.
+    #[track_caller]
+    pub fn fates(&self) -> BTreeMap<String, Fate> {
+        let question = "SELECT n.id, n.state,
+                 (SELECT string_agg(COALESCE(a.outcome, 'under way'), ',' ORDER BY a.number)
+                  FROM notification_attempts a WHERE a.notification_id = n.id) AS outcomes
+             FROM notifications n";
+        let rows = self.ask(question).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let fate = |row: PgRow| {
+            let outcomes: Option<String> = row.get("outcomes");
+            let outcomes = outcomes.iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
+            (row.get("id"), Fate { state: row.get("state"), outcomes })
+        };
+        rows.into_iter().map(fate).collect()
+    }
+
+    /// How many notifications are not settled.
+    #[track_caller]
+    pub fn unsettled(&self) -> usize {
+        self.count("SELECT count(*) FROM notifications WHERE settled_at IS NULL")
+    }
+
+    /// False while the server is away.
+    pub fn answers(&self) -> bool {
+        self.ask("SELECT 1").is_ok()
     }
 
     /// How many events are claimed and not yet processed.

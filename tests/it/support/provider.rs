@@ -24,6 +24,8 @@ pub enum Answer {
     RetryAfter(u64),
     /// Never.
     Hang,
+    /// These bytes, HTTP or not, and the end of the connection; it may have taken the notification all the same.
+    Broken { bytes: &'static str, taken: bool },
     /// Thinks first.
     After(Duration, Box<Answer>),
 }
@@ -171,8 +173,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let mut received = Vec::new();
     while let Some(arrival) = read_request(&mut stream, &mut received).await {
-        let Some(text) = answer(remember(arrival, &shared)).await else { return std::future::pending().await };
-        if stream.write_all(text.as_bytes()).await.is_err() {
+        let answer = remember(arrival, &shared);
+        let Some((text, goes_on)) = self::answer(answer).await else { return std::future::pending().await };
+        if stream.write_all(text.as_bytes()).await.is_err() || !goes_on {
             return;
         }
     }
@@ -196,22 +199,26 @@ fn accepts(answer: &Answer) -> bool {
     match answer {
         Answer::Accept => true,
         Answer::After(_, then) => accepts(then),
+        Answer::Broken { taken, .. } => *taken,
         Answer::Status(_) | Answer::RetryAfter(_) | Answer::Hang => false,
     }
 }
 
-async fn answer(answer: Answer) -> Option<String> {
+/// What it says, and whether the connection goes on.
+async fn answer(answer: Answer) -> Option<(String, bool)> {
     let (status, headers, body) = match answer {
         Answer::Accept => (200, String::new(), format!("{{\"id\":\"receipt-{}\"}}", super::unique())),
         Answer::Status(status) => (status, String::new(), String::new()),
         Answer::RetryAfter(seconds) => (429, format!("Retry-After: {seconds}\r\n"), String::new()),
         Answer::Hang => return None,
+        Answer::Broken { bytes, .. } => return Some((bytes.to_owned(), false)),
         Answer::After(time, then) => {
             tokio::time::sleep(time).await;
             return Box::pin(self::answer(*then)).await;
         }
     };
-    Some(format!("HTTP/1.1 {status} As Told\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
+    let head = format!("HTTP/1.1 {status} As Told\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    Some((head + &body, true))
 }
 
 async fn read_request(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<Arrival> {

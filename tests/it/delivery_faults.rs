@@ -1,0 +1,264 @@
+//! Processes are killed, databases restarted and instances added in the middle of delivery: what a provider accepted
+//! once is sent again only when nobody could know it, and that is shown.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::database::Fate;
+use crate::support::events::{Event, Input, request};
+use crate::support::provider::{Answer, Arrival, FakeProvider};
+use crate::support::published::Story;
+use crate::support::random::Random;
+use crate::support::servers::Outage;
+use crate::support::service::{Service, outcomes};
+use crate::support::setup::Setup;
+use crate::support::verify;
+use crate::support::wait::{self, secs};
+
+const ALL: usize = 10_000;
+const KILLS: usize = 10;
+const WAVE: usize = ALL / KILLS;
+/// In this life the work of those before is taken over: no other one is sure to last as long as a lease.
+const LONG_LIFE: usize = 6;
+/// The database is away in the middle of this life…
+const OUTAGE: usize = 4;
+/// …and at the end of this one.
+const KILL_IN_OUTAGE: usize = 8;
+
+/// As long as the shortest lease allows: a slow machine must not make an answer late.
+const TIMEOUT: Duration = Duration::from_millis(1900);
+/// Each interruption costs a step. The instance keeps its name, so that Kafka does not wait for the one that was killed.
+const SETTINGS: &str = "[kafka]\ninstance_id = \"phoenix\"\n[breaker]\nrecovery_timeout_ms = 1000\n\
+    [http]\nrate_limit_per_second = 1000\nrate_limit_burst = 10000\n[delivery]\nlease_ms = 7000\nmax_in_flight = 50\n\
+    [delivery.retry]\nschedule_ms = [300, 300, 300, 300, 300, 300, 300, 300, 300, 300, 300, 300]\n";
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn every_notification_is_accepted_through_ten_kills_and_two_restarts_of_the_database() {
+    let provider = FakeProvider::answering(thinks_up_to_50_ms(31));
+    let setup = Setup::new(SETTINGS, &provider.named("email", "email", TIMEOUT));
+    let mut service = setup.spawn();
+    let mut kills = Vec::new();
+    for life in 1..=KILLS {
+        if life == LONG_LIFE {
+            wait::until("what was interrupted is sent again", secs(60), || accepted_again(&provider).next());
+        }
+        let before = provider.accepted_count();
+        setup.kafka.produce(requests((life - 1) * WAVE..life * WAVE));
+        provider.wait_for_accepted(before + WAVE / 3, secs(60));
+        let mut outage = matches!(life, OUTAGE | KILL_IN_OUTAGE).then(|| database_is_away(&setup, &service));
+        if life == OUTAGE {
+            let before = provider.accepted_count();
+            outage.take().into_iter().for_each(Outage::end);
+            provider.wait_for_accepted(before + WAVE / 10, secs(60));
+        }
+        service.kill();
+        kills.push(Instant::now());
+        service = setup.spawn();
+        outage.into_iter().for_each(Outage::end);
+    }
+    provider.wait_for_accepted(ALL, secs(120));
+    wait::until("everything is settled", secs(60), || (setup.database.unsettled() == 0).then_some(()));
+    let (fates, story) = (setup.database.fates(), told(&setup, ALL));
+
+    let accepted = provider.accepted();
+    assert_eq!((fates.len(), accepted.len()), (ALL, ALL), "nothing is lost and nothing made up");
+    for (id, fate) in &fates {
+        only_the_last_was_accepted(id, fate, &["unknown"]);
+        let times = accepted[id].len();
+        assert!(times <= fate.outcomes.len(), "{id} was accepted {times} times: {fate:?}");
+    }
+    each_was_sent(&fates, &story);
+    assert_eq!((story.letters.len(), setup.database.dead_letter_count()), (0, 0), "no fault of theirs");
+
+    let again: Vec<Vec<Arc<Arrival>>> = accepted_again(&provider).collect();
+    assert!(!again.is_empty(), "sends were under way when it died");
+    service.wait_until_ready();
+    for arrivals in again {
+        let id = &arrivals[0].key;
+        for pair in arrivals.windows(2) {
+            // The provider may have read it a little later; a lease takes longer to expire.
+            let interrupted =
+                kills.iter().map(|kill| *kill + secs(1)).any(|kill| pair[0].at < kill && kill < pair[1].at);
+            assert!(interrupted, "{id} was sent again, and nothing had interrupted it");
+        }
+        assert!(arrivals.iter().all(|arrival| arrival.document().id == *id), "always under the same key");
+        let shown = service.notification(id).expect("it is known");
+        let outcomes = outcomes(&shown);
+        assert!(
+            outcomes.len() >= arrivals.len() && outcomes[outcomes.len() - 2..] == ["unknown", "accepted"],
+            "{shown}"
+        );
+        assert_eq!(shown["state"], "sent", "{shown}");
+    }
+}
+
+/// Stops PostgreSQL; returns when the service has noticed it.
+#[track_caller]
+fn database_is_away(setup: &Setup, service: &Service) -> Outage {
+    let outage = Outage::of("postgres");
+    wait::until("the service misses its database", secs(15), || {
+        service.try_get("/health").ok().filter(|answer| answer.status == 503).map(drop)
+    });
+    assert!(!setup.database.answers(), "it is really away");
+    outage
+}
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn instances_that_share_a_database_send_nothing_twice() {
+    const HALF: usize = 2_500;
+    let provider = FakeProvider::answering(thinks_up_to_50_ms(32));
+    // So few at once that none can do all the work before the others look for some.
+    let setup = Setup::new("[delivery]\nmax_in_flight = 10\n", &provider.named("email", "email", secs(5)));
+    let mut services = vec![setup.start(), setup.start()];
+    setup.kafka.produce(requests(0..HALF));
+    provider.wait_for_accepted(HALF, secs(60));
+    services.push(setup.start());
+    setup.kafka.produce(requests(HALF..2 * HALF));
+    provider.wait_for_accepted(2 * HALF, secs(60));
+    wait::until("everything is settled", secs(30), || (setup.database.unsettled() == 0).then_some(()));
+
+    let fates = setup.database.fates();
+    assert_eq!((fates.len(), provider.arrivals().len()), (2 * HALF, 2 * HALF), "each was sent once");
+    for (id, fate) in &fates {
+        only_the_last_was_accepted(id, fate, &[]);
+    }
+    let labels = [("provider", "email"), ("outcome", "accepted")];
+    let shares: Vec<u64> =
+        services.iter().map(|service| service.metrics().sum("provider_requests_total", &labels)).collect();
+    assert!(shares.iter().all(|share| *share > 0), "each instance did a part of it: {shares:?}");
+    assert_eq!(shares.iter().sum::<u64>(), 2 * HALF as u64, "{shares:?}");
+    let story = told(&setup, 2 * HALF);
+    each_was_sent(&fates, &story);
+    assert_eq!(story.lifecycle.len(), 2 * HALF, "and nothing is told twice");
+}
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn what_was_in_flight_is_left_to_a_person_where_the_policy_is_to_hold() {
+    let provider = FakeProvider::answering(|_| Answer::After(Duration::from_millis(1500), Box::new(Answer::Accept)));
+    let holding = format!("{}on_unknown = \"hold\"\n", provider.named("email", "email", TIMEOUT));
+    let setup = Setup::new(SETTINGS, &holding);
+    let service = setup.start();
+    setup.kafka.produce(requests(0..1));
+    let id = &name(0);
+    provider.wait_for_arrival(id, 1, secs(20));
+    service.kill();
+    let service = setup.start();
+    let held = service.wait_for_state(id, "failed", secs(30));
+    assert_eq!(outcomes(&held), ["unknown"]);
+    let letter = wait::until("its dead letter", secs(20), || Story::of(&setup.kafka).letters.pop());
+    verify::sound_letter(&letter);
+    assert_eq!((letter.error_class.as_str(), letter.error_code.as_str()), ("ambiguous", "unknown_outcome"));
+    assert_eq!(provider.arrivals().len(), 1, "it may have been taken: nobody sends it again");
+}
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_digest_carries_all_and_survives_a_kill() {
+    let templates = tempfile::tempdir().expect("a folder");
+    let folder = templates.path().join("digest");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("template.toml"), "digest_window_ms = 2000\n").expect("written");
+    let words = "{{ count }}:{% for item in items %} {{ item.orderId }}{% endfor %}\n";
+    fs::write(folder.join("body.txt"), words).expect("written");
+    let settings = SETTINGS.replacen(
+        "[delivery]\n",
+        &format!("[delivery]\ntemplates_dir = \"{}\"\n", templates.path().display()),
+        1,
+    );
+    // The first one thinks for long enough to be interrupted.
+    let provider = FakeProvider::answering(|arrival| match arrival.nth {
+        1 => Answer::After(Duration::from_millis(1500), Box::new(Answer::Accept)),
+        _ => Answer::Accept,
+    });
+    let setup = Setup::new(&settings, &provider.named("email", "email", TIMEOUT));
+    let service = setup.start();
+    // All of them on one partition: in one batch, as far as that can be had.
+    let all: Vec<Input> = (1..=5).map(|n| collected(n).input().with_key("one")).collect();
+    setup.kafka.produce([all.clone(), all.clone()].concat());
+    let first = wait::until("the digest", secs(20), || provider.arrivals().first().cloned());
+    service.kill();
+
+    let service = setup.start();
+    let second = provider.wait_for_arrival(&first.key, 2, secs(40));
+    for n in 1..=5 {
+        service.wait_for_state(&format!("d-{n}"), "sent", secs(20));
+    }
+    let (before, after) = (first.document(), second.document());
+    let items: BTreeMap<&str, ()> = before.body.split_whitespace().skip(1).map(|item| (item, ())).collect();
+    assert!(before.body.starts_with("5: ") && items.len() == 5, "it carries each of them once: {}", before.body);
+    assert_eq!((&before.body, before.data.get()), (&after.body, after.data.get()), "the same content");
+    assert_eq!((before.attempt, after.attempt), (1, 2));
+    let leader = service.notification(&first.key).expect("it is known");
+    assert_eq!(outcomes(&leader), ["unknown", "accepted"], "{leader}");
+
+    // Once more, now that they are settled; what comes behind them shows that they were read.
+    setup
+        .kafka
+        .produce([all, vec![request("behind", "email", "someone@example.com").input().with_key("one")]].concat());
+    service.wait_for_state("behind", "sent", secs(20));
+    assert_eq!(provider.arrivals().len(), 3, "no follower is sent by itself: {:?}", provider.arrivals());
+    each_was_sent(&setup.database.fates(), &told(&setup, 6));
+}
+
+/// A request that is collected with others of its template.
+fn collected(n: usize) -> Event {
+    let mut event = request(&format!("d-{n}"), "email", "someone@example.com");
+    event.data = event.data.replacen("order_confirmation", "digest", 1).replacen("4711", &format!("order-{n}"), 1);
+    event
+}
+
+fn name(number: usize) -> String {
+    format!("n-{number}")
+}
+
+fn requests(numbers: std::ops::Range<usize>) -> Vec<Input> {
+    numbers.map(|n| request(&name(n), "email", &format!("customer-{n}@example.com")).input()).collect()
+}
+
+fn thinks_up_to_50_ms(seed: u64) -> impl Fn(&Arrival) -> Answer + Send + Sync {
+    let random = Mutex::new(Random::new(seed));
+    move |_| {
+        let wait = random.lock().expect("no panic").below(51);
+        Answer::After(Duration::from_millis(wait as u64), Box::new(Answer::Accept))
+    }
+}
+
+/// The requests of what was accepted more than once.
+fn accepted_again(provider: &FakeProvider) -> impl Iterator<Item = Vec<Arc<Arrival>>> {
+    provider.accepted().into_values().filter(|arrivals| arrivals.len() > 1)
+}
+
+/// It is sent, and the attempts before the last one ended in nothing but these.
+#[track_caller]
+fn only_the_last_was_accepted(id: &str, fate: &Fate, others: &[&str]) {
+    let (last, before) = fate.outcomes.split_last().unwrap_or_else(|| panic!("{id} was not tried: {fate:?}"));
+    let expected = before.iter().all(|outcome| others.contains(&outcome.as_str()));
+    assert!(fate.state == "sent" && last == "accepted" && expected, "{id}: {fate:?}");
+}
+
+/// What is told, once that is something about so many notifications.
+#[track_caller]
+fn told(setup: &Setup, count: usize) -> Story {
+    wait::until("a lifecycle event for each notification", secs(60), || {
+        (Story::of(&setup.kafka).lifecycle_by_request().len() >= count).then_some(())
+    });
+    setup.kafka.wait_until_drained(secs(60));
+    Story::of(&setup.kafka)
+}
+
+/// Each has its one `NotificationSent`; a kill may repeat the record, under the same id.
+#[track_caller]
+fn each_was_sent(fates: &BTreeMap<String, Fate>, story: &Story) {
+    let told = story.lifecycle_by_request();
+    assert_eq!(told.len(), fates.len());
+    for id in fates.keys() {
+        let events = &told[id.as_str()];
+        let same = events.iter().all(|e| e.event_type == "NotificationSent" && e.event_id == events[0].event_id);
+        assert!(same, "{id} is settled once: {events:?}");
+    }
+}
