@@ -8,13 +8,18 @@ ALTER TABLE notifications
     -- After this it is worth nothing and is not sent.
     ADD COLUMN expires_at   BIGINT,
     -- The notification that carries this one along with others.
-    ADD COLUMN digest_id    TEXT;
+    ADD COLUMN digest_id    TEXT,
+    -- When it was first found to have no contact.
+    ADD COLUMN awaiting_since BIGINT,
+    -- How often it was tried again by hand.
+    ADD COLUMN reopened     BIGINT NOT NULL DEFAULT 0;
 
 CREATE INDEX notifications_about ON notifications (about, template)
     WHERE state IN ('pending', 'retrying', 'awaiting_contact') AND about IS NOT NULL;
 CREATE INDEX notifications_digest ON notifications (digest_id) WHERE digest_id IS NOT NULL AND settled_at IS NULL;
 CREATE INDEX notifications_expiring ON notifications (expires_at)
     WHERE state IN ('pending', 'retrying', 'awaiting_contact') AND expires_at IS NOT NULL;
+CREATE INDEX notifications_forgotten ON notifications (channel, awaiting_since) WHERE state = 'awaiting_contact';
 CREATE INDEX notifications_settled ON notifications (settled_at) WHERE settled_at IS NOT NULL;
 CREATE INDEX notifications_recipient ON notifications (recipient, settled_at);
 

@@ -8,12 +8,17 @@ ALTER TABLE notifications ADD COLUMN about TEXT;
 ALTER TABLE notifications ADD COLUMN expires_at INTEGER;
 -- The notification that carries this one along with others.
 ALTER TABLE notifications ADD COLUMN digest_id TEXT;
+-- When it was first found to have no contact.
+ALTER TABLE notifications ADD COLUMN awaiting_since INTEGER;
+-- How often it was tried again by hand.
+ALTER TABLE notifications ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
 
 CREATE INDEX notifications_about ON notifications (about, template)
     WHERE state IN ('pending', 'retrying', 'awaiting_contact') AND about IS NOT NULL;
 CREATE INDEX notifications_digest ON notifications (digest_id) WHERE digest_id IS NOT NULL AND settled_at IS NULL;
 CREATE INDEX notifications_expiring ON notifications (expires_at)
     WHERE state IN ('pending', 'retrying', 'awaiting_contact') AND expires_at IS NOT NULL;
+CREATE INDEX notifications_forgotten ON notifications (channel, awaiting_since) WHERE state = 'awaiting_contact';
 CREATE INDEX notifications_settled ON notifications (settled_at) WHERE settled_at IS NOT NULL;
 CREATE INDEX notifications_recipient ON notifications (recipient, settled_at);
 

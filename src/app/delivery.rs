@@ -51,11 +51,7 @@ pub fn door(config: &Config, database: &Database, templates: Arc<Templates>) -> 
     Door {
         rules: Arc::new(TemplateRules::new(&templates)),
         ledger: Arc::new(database.clone()),
-        desk: Desk {
-            ledger: Arc::new(database.clone()),
-            owner: format!("api/{}", uuid::Uuid::new_v4().simple()),
-            lease: config.delivery.lease(),
-        },
+        desk: Desk { ledger: Arc::new(database.clone()) },
         templates,
         channels: config.delivery.providers.iter().map(|provider| provider.channel).collect(),
     }

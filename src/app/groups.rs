@@ -170,14 +170,9 @@ impl GroupParts<'_> {
         let id = self.config.kafka.group(logical);
         let metrics = self.metrics(topic, &id, StageName::Delivery);
         let channels: HashSet<_> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
-        let ledger = Arc::new(self.database.clone());
-        let desk = Desk {
-            ledger: Arc::new(self.database.clone()),
-            owner: format!("intake/{}", uuid::Uuid::new_v4().simple()),
-            lease: self.config.delivery.lease(),
-        };
+        let desk = Desk { ledger: Arc::new(self.database.clone()) };
         let rules = Arc::clone(&self.template_rules);
-        let stage = IntakeStage::new(ledger, Arc::clone(&self.breakers.database), channels, rules, desk);
+        let stage = IntakeStage::new(desk, Arc::clone(&self.breakers.database), channels, rules);
         self.at_least_once(id.clone(), self.topic(id, topic), Arc::new(stage), metrics)
     }
 

@@ -14,8 +14,11 @@ use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
 use crate::ports::provider::{Accepted, SendError};
 use crate::telemetry::events::{self, Wait};
 
-/// A notification that goes back as it was.
+/// A notification that goes back as it was: due at once, or behind its leader.
 pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
+    if claimed.digest_id.is_some() {
+        return unsent(claimed, owner, State::Pending, now);
+    }
     let state = if claimed.attempts == 0 { State::Pending } else { State::Retrying };
     Settlement { next_attempt_at: Some(now), ..unsent(claimed, owner, state, now) }
 }
@@ -23,11 +26,6 @@ pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
 /// A notification that waits until a later time, without an attempt.
 pub fn postpone(claimed: &Claimed, owner: &str, at: Timestamp, reason: String, now: Timestamp) -> Settlement {
     Settlement { next_attempt_at: Some(at), reason: Some(reason), ..put_back(claimed, owner, now) }
-}
-
-/// A follower of a digest that waits for its leader again.
-pub fn follow_on(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
-    unsent(claimed, owner, State::Pending, now)
 }
 
 /// A notification that waits for its recipient's address.
@@ -101,6 +99,13 @@ fn call_off(
         outbox: vec![lifecycle::suppressed(claimed, attempts, code, &reason, now)],
         reason: Some(reason),
         ..settlement
+    }
+}
+
+/// Counts settlements that the ledger took all of.
+pub fn count_settled_all(settlements: &[Settlement]) {
+    for settlement in settlements.iter().filter(|s| s.state.is_settled()) {
+        events::settled(settlement.channel.as_str(), settlement.state.as_str());
     }
 }
 
@@ -238,7 +243,7 @@ pub fn conclude_follower(
     let follower = Claimed { round, lane: leader.claimed.lane, unknowns, ..follower.clone() };
     let settlement = conclude(&Answered { claimed: &follower, ..*leader }, lane, schedule, owner, now);
     match settlement.state {
-        State::Retrying => follow_on(&follower, owner, now),
+        State::Retrying => put_back(&follower, owner, now),
         State::Sent => {
             let reason = Some(format!("in the digest {}", leader.claimed.id));
             Settlement { attempt: None, reason, ..settlement }

@@ -1,62 +1,58 @@
 //! Settles notifications out of their turn: cancelled, expired, replaced by newer ones, or erased with their recipient.
+//! Each is taken and settled in one transaction; what is being sent is not waiting, and is left alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::attempt::{count_settled, not_sent};
+use super::attempt::{count_settled_all, not_sent};
 use crate::domain::channel::Channel;
-use crate::ports::ledger::{LedgerError, NewNotification, NotificationLedger, Selection, Settlement, State};
+use crate::ports::ledger::{
+    Claimed, LedgerError, NewNotification, NotificationLedger, OUT_OF_TURN, Selection, Settlement, State,
+};
 
-/// Seized together at most.
+/// Settled in one transaction at most.
 const BATCH: usize = 500;
+/// Transactions in a row; the rest comes with the next call.
+const BATCHES: usize = 10;
 
 /// See the module.
+#[derive(Clone)]
 pub struct Desk {
     /// Keeps the notifications.
     pub ledger: Arc<dyn NotificationLedger>,
-    /// Names whoever settles. A claim that it leaves behind is taken over when its lease is over.
-    pub owner: String,
-    /// How long such a claim holds.
-    pub lease: Duration,
 }
 
 impl Desk {
-    /// Settles those that a new notification replaces.
+    /// Adds requests, and settles what they replace. Says how many are new.
     ///
     /// # Errors
-    /// When some may still be waiting.
-    pub async fn supersede(&self, new: &NewNotification) -> Result<u64, LedgerError> {
-        let Some(about) = new.handling.about.clone() else { return Ok(0) };
-        let selection = Selection::SupersededBy {
-            about,
-            recipient: new.request.recipient.clone(),
-            templates: new.handling.supersedes.clone(),
-            except: new.request.id.clone(),
-            caused_at: new.request.caused_at,
-        };
-        let reason = format!("superseded by {}", new.request.id);
-        self.call_off(&selection, State::Suppressed, "superseded", &reason, new.received_at).await
+    /// When nothing was stored.
+    pub async fn add(&self, batch: &[NewNotification]) -> Result<u64, LedgerError> {
+        let inserted = self.ledger.insert(batch, &superseded).await?;
+        count_settled_all(&inserted.replaced);
+        Ok(inserted.new)
     }
 
     /// Cancels a waiting notification. False when it does not wait.
     ///
     /// # Errors
-    /// When it may not be cancelled.
+    /// When it is not cancelled.
     pub async fn cancel(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
         let selection = Selection::Ids(vec![id.to_owned()]);
         let cancelled = self.call_off(&selection, State::Cancelled, "cancelled", "cancelled by request", now).await?;
         Ok(cancelled > 0)
     }
 
-    /// Cancels all that wait for a recipient who is to be erased.
+    /// Cancels all that wait for a recipient who is to be erased. Says how many are being sent at this moment.
     ///
     /// # Errors
     /// When some may still wait.
     pub async fn cancel_all_of(&self, recipient: &str, now: Timestamp) -> Result<u64, LedgerError> {
         let selection = Selection::Recipient(recipient.to_owned());
-        self.call_off(&selection, State::Cancelled, "erased", "the recipient was erased", now).await
+        self.call_off(&selection, State::Cancelled, "erased", "the recipient was erased", now).await?;
+        self.ledger.unsettled_of(recipient).await
     }
 
     /// Settles those of a channel whose time is over, and those whose contact never came.
@@ -79,17 +75,21 @@ impl Desk {
         reason: &str,
         now: Timestamp,
     ) -> Result<u64, LedgerError> {
+        let verdict = |claimed: &Claimed| not_sent(claimed, OUT_OF_TURN, state, code, reason, now);
         let mut total = 0;
-        loop {
-            let seized = self.ledger.seize(selection, &self.owner, now + self.lease, BATCH).await?;
-            if seized.is_empty() {
-                return Ok(total);
+        for _ in 0..BATCHES {
+            let settled = self.ledger.call_off(selection, BATCH, &verdict).await?;
+            count_settled_all(&settled);
+            total += settled.len() as u64;
+            if settled.len() < BATCH {
+                break;
             }
-            let settlements: Vec<Settlement> =
-                seized.iter().map(|claimed| not_sent(claimed, &self.owner, state, code, reason, now)).collect();
-            let taken = self.ledger.settle(&settlements).await?;
-            count_settled(&settlements, &taken);
-            total += taken.len() as u64;
         }
+        Ok(total)
     }
+}
+
+fn superseded(new: &NewNotification, old: &Claimed) -> Settlement {
+    let reason = format!("superseded by {}", new.request.id);
+    not_sent(old, OUT_OF_TURN, State::Suppressed, "superseded", reason, new.received_at)
 }

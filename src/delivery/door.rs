@@ -113,12 +113,9 @@ impl Door {
             None => uuid::Uuid::new_v4().to_string(),
         };
         let new = self.check(body, id, now)?;
-        let inserted = self.ledger.insert(std::slice::from_ref(&new)).await?;
-        if inserted.new == 0 && !self.is_same(&new).await? {
+        let added = self.desk.add(std::slice::from_ref(&new)).await?;
+        if added == 0 && !self.is_same(&new).await? {
             return Err(DoorError::KeyReused);
-        }
-        if !new.handling.supersedes.is_empty() {
-            self.desk.supersede(&new).await?;
         }
         Ok(new.request.id)
     }
@@ -140,8 +137,11 @@ impl Door {
         let json = envelope(&id, &wire, now)?;
         // The checks of the topic's requests hold here too; their names of fields are those of the envelope.
         let request = Request::decode(&Envelope::decode(Some(&json))?).map_err(|error| outside(&error))?;
+        if request.expires_at.zip(request.send_at).is_some_and(|(expires, send)| expires <= send) {
+            return Err(DecodeError::invalid("expiresAt", "must be later than sendAt").into());
+        }
         self.check_words(&request)?;
-        let handling = self.rules.handling(&request, request.data.as_deref(), now);
+        let handling = self.rules.handling(&request);
         let origin = Origin {
             topic: ORIGIN.to_owned(),
             partition: None,

@@ -19,37 +19,26 @@ use crate::domain::envelope::Envelope;
 use crate::domain::error::{DecodeError, ErrorClass};
 use crate::domain::notification::Request;
 use crate::domain::record::Record;
-use crate::ports::ledger::{LedgerError, NewNotification, NotificationLedger};
+use crate::ports::ledger::{LedgerError, NewNotification};
 use crate::resilience::breaker_cell::BreakerCell;
 use crate::telemetry::metric_definitions::DUPLICATES_SKIPPED;
 
 /// See the module.
 pub struct IntakeStage {
-    ledger: Arc<dyn NotificationLedger>,
     breakers: [Arc<BreakerCell>; 1],
     /// Channels that have a provider.
     channels: HashSet<Channel>,
     rules: Arc<TemplateRules>,
-    desk: Arc<Desk>,
+    desk: Desk,
     duplicates: Counter,
 }
 
 impl IntakeStage {
-    /// A stage over the ledger, behind the database's breaker.
-    pub fn new(
-        ledger: Arc<dyn NotificationLedger>,
-        breaker: Arc<BreakerCell>,
-        channels: HashSet<Channel>,
-        rules: Arc<TemplateRules>,
-        desk: Desk,
-    ) -> Self {
+    /// A stage over the ledger's desk, behind the database's breaker.
+    pub fn new(desk: Desk, breaker: Arc<BreakerCell>, channels: HashSet<Channel>, rules: Arc<TemplateRules>) -> Self {
         let duplicates = counter!(DUPLICATES_SKIPPED, "stage" => "delivery");
         duplicates.increment(0);
-        Self { ledger, breakers: [breaker], channels, rules, desk: Arc::new(desk), duplicates }
-    }
-
-    fn requests(&self) -> Requests {
-        Requests { ledger: Arc::clone(&self.ledger), desk: Arc::clone(&self.desk) }
+        Self { breakers: [breaker], channels, rules, desk, duplicates }
     }
 
     fn read(&self, record: &Record, now: Timestamp) -> Result<Option<NewNotification>, Failure> {
@@ -63,7 +52,7 @@ impl IntakeStage {
             let reason = format!("no provider is configured for channel {}", request.channel);
             return Err(Failure::new(ErrorClass::Permanent, "no_provider", reason, now));
         }
-        let handling = self.rules.handling(&request, request.data.as_deref(), now);
+        let handling = self.rules.handling(&request);
         Ok(Some(NewNotification { request, origin: Origin::from(record), received_at: now, handling }))
     }
 }
@@ -86,7 +75,7 @@ impl Stage for IntakeStage {
 
     async fn begin(&self, effects: Vec<NewNotification>) -> Durable {
         let [breaker] = &self.breakers;
-        let writer = BatchWriter { rows: self.requests(), breaker: Arc::clone(breaker) };
+        let writer = BatchWriter { rows: Requests(self.desk.clone()), breaker: Arc::clone(breaker) };
         let duplicates = self.duplicates.clone();
         async move {
             let written = writer.write_all(&effects).await;
@@ -103,10 +92,7 @@ impl Stage for IntakeStage {
 }
 
 /// Requests as rows of the ledger.
-struct Requests {
-    ledger: Arc<dyn NotificationLedger>,
-    desk: Arc<Desk>,
-}
+struct Requests(Desk);
 
 #[async_trait]
 impl Rows for Requests {
@@ -119,11 +105,6 @@ impl Rows for Requests {
     }
 
     async fn write(&self, rows: &[NewNotification]) -> Result<u64, LedgerError> {
-        let inserted = self.ledger.insert(rows).await?;
-        // Before their offsets are stored: after a crash in between they come again, and replace again.
-        for new in rows.iter().filter(|new| !new.handling.supersedes.is_empty()) {
-            self.desk.supersede(new).await?;
-        }
-        Ok(inserted.new)
+        self.0.add(rows).await
     }
 }

@@ -11,8 +11,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::attempt::{Answered, conclude, conclude_follower, count_settled, follow_on, outcome, put_back};
-use super::corrections::learn_from;
+use super::attempt::{Answered, conclude, conclude_follower, count_settled, outcome, put_back};
+use super::corrections::{Lesson, learn, lesson};
 use super::decide::OnUnknown;
 use super::held::Held;
 use super::pacing::{Pacing, Together};
@@ -112,13 +112,22 @@ pub struct Lane {
     delivery_seconds: Histogram,
 }
 
+/// What is to be written down.
+#[derive(Default)]
+struct Settled {
+    settlements: Vec<Settlement>,
+    /// For the directory, once the settlements are durable.
+    lessons: Vec<Lesson>,
+}
+
 struct Answer {
     claimed: Claimed,
     followers: Vec<Claimed>,
     to: String,
     number: u32,
     probe: bool,
-    started: Duration,
+    took: Duration,
+    lesson: Option<Lesson>,
     result: Result<Accepted, SendError>,
 }
 
@@ -144,12 +153,12 @@ impl Lane {
     /// When a send was lost: whoever is built in this place takes over what this one held.
     pub async fn run(self, stop: CancellationToken) -> Result<(), String> {
         let mut sends: JoinSet<Answer> = JoinSet::new();
-        let mut settled: Vec<Settlement> = Vec::new();
+        let mut settled = Settled::default();
         let mut paused_until = Duration::ZERO;
         let mut work = self.context.ledger.work();
         let mut trouble = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            if stop.is_cancelled() && sends.is_empty() && settled.is_empty() {
+            if stop.is_cancelled() && sends.is_empty() && settled.settlements.is_empty() {
                 return Ok(());
             }
             work.mark_unchanged();
@@ -180,12 +189,13 @@ impl Lane {
     async fn turn(
         &self,
         sends: &mut JoinSet<Answer>,
-        settled: &mut Vec<Settlement>,
+        settled: &mut Settled,
         paused_until: Duration,
         stop: &CancellationToken,
     ) -> Result<usize, LedgerError> {
-        if !settled.is_empty() {
-            self.settle(settled).await?;
+        if !settled.settlements.is_empty() {
+            self.settle(&mut settled.settlements).await?;
+            learn(&*self.context.contacts, std::mem::take(&mut settled.lessons)).await;
         }
         if stop.is_cancelled() || self.context.clock.monotonic() < paused_until {
             return Ok(0);
@@ -211,12 +221,15 @@ impl Lane {
             }
         };
         let count = claimed.len();
-        self.pacing.give_back(limit.saturating_sub(count)).await;
         self.held.add(claimed.iter().map(|c| c.id.as_str()));
-        if count > 0 {
-            self.start(claimed, sends, settled, now).await?;
-        }
-        Ok(count)
+        let before = sends.len();
+        let started = match count {
+            0 => Ok(()),
+            _ => self.start(claimed, sends, &mut settled.settlements, now).await,
+        };
+        // What is not sent after all costs the provider nothing.
+        self.pacing.give_back(limit.saturating_sub(sends.len() - before)).await;
+        started.map(|()| count)
     }
 
     /// Settles a batch; when the database refuses its content, each one singly, so that one cannot hold up the others.
@@ -276,6 +289,7 @@ impl Lane {
         let preparation = Preparation {
             context: &self.context,
             channel: self.settings.channel,
+            held: &self.held,
             under_way: &self.under_way,
             owner: &self.owner,
             now,
@@ -288,14 +302,13 @@ impl Lane {
             return prepared.map(drop);
         };
         settled.extend(decided);
-        self.held.add(ready.iter().flat_map(|r| &r.followers).map(|f| f.id.as_str()));
         let mut permitted = Vec::with_capacity(ready.len());
         for ready in ready {
             match self.settings.breaker.acquire() {
                 Some(permit) => permitted.push((ready, permit)),
                 None => {
                     settled.push(put_back(&ready.claimed, &self.owner, now));
-                    settled.extend(ready.followers.iter().map(|f| follow_on(f, &self.owner, now)));
+                    settled.extend(ready.followers.iter().map(|f| put_back(f, &self.owner, now)));
                 }
             }
         }
@@ -358,19 +371,14 @@ impl Lane {
                     | SendError::RateLimited { .. },
                 ) => CallOutcome::Success,
             });
-            learn_from(&*context.contacts, &claimed, to.as_deref(), &result).await;
+            let took = context.clock.monotonic().saturating_sub(started);
+            let lesson = lesson(&claimed, to.as_deref(), &result);
             let to = to.unwrap_or_else(|| "administrators".to_owned());
-            Answer { claimed, followers, to, number, probe, started, result }
+            Answer { claimed, followers, to, number, probe, took, lesson, result }
         }
     }
 
-    fn take_answer(
-        &self,
-        answer: Answer,
-        under_way: usize,
-        settled: &mut Vec<Settlement>,
-        paused_until: &mut Duration,
-    ) {
+    fn take_answer(&self, answer: Answer, under_way: usize, settled: &mut Settled, paused_until: &mut Duration) {
         let now = self.context.clock.now();
         if let Err(SendError::RateLimited { retry_after, .. }) = &answer.result {
             *paused_until = (*paused_until).max(self.context.clock.monotonic() + *retry_after);
@@ -379,22 +387,22 @@ impl Lane {
             let seconds = now.duration_since(answer.claimed.caused_at).as_secs_f64().max(0.0);
             self.delivery_seconds.record(seconds);
         }
-        let duration = self.context.clock.monotonic().saturating_sub(answer.started);
         let concluded = Answered {
             claimed: &answer.claimed,
             to: &answer.to,
             number: answer.number,
             probe: answer.probe,
-            duration,
+            duration: answer.took,
             result: &answer.result,
         };
         let failed = matches!(answer.result, Err(SendError::Transient(_) | SendError::Unknown(_)));
-        self.pacing.answered(duration, under_way + 1, failed);
+        self.pacing.answered(answer.took, under_way + 1, failed);
         events::provider_answered(&self.settings.name, outcome(&answer.result).as_str());
         let (settings, schedule) = (&self.settings, &self.context.schedule);
-        settled.push(conclude(&concluded, settings, schedule, &self.owner, now));
+        settled.settlements.push(conclude(&concluded, settings, schedule, &self.owner, now));
         let fare = |follower| conclude_follower(&concluded, follower, settings, schedule, &self.owner, now);
-        settled.extend(answer.followers.iter().map(fare));
+        settled.settlements.extend(answer.followers.iter().map(fare));
+        settled.lessons.extend(answer.lesson);
     }
 
     /// Waits for an answer, for work, for the end of a pause, or for the stop.

@@ -89,7 +89,7 @@ fn data(claimed: &Claimed, attempts: u32) -> LifecycleData<'_> {
 }
 
 fn lifecycle(event_type: &str, claimed: &Claimed, data: &LifecycleData<'_>, now: Timestamp) -> OutboxMessage {
-    let id = lifecycle_id(&claimed.id, event_type);
+    let id = lifecycle_id(&claimed.id, event_type, claimed.reopened);
     let timestamp = format_utc(now);
     let body = to_json(&EnvelopeOut {
         event_id: &id.to_string(),

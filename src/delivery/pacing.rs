@@ -26,8 +26,8 @@ pub struct Pacing {
     alone: Option<Mutex<TokenBucket>>,
     together: Option<Together>,
     limit: Mutex<AdaptiveLimit>,
-    /// When the shared rate has a token again.
-    token_at: Mutex<Duration>,
+    /// When the shared rate has a token again; `None` while this instance keeps the rate on its own.
+    token_at: Mutex<Option<Duration>>,
 }
 
 impl Pacing {
@@ -39,7 +39,7 @@ impl Pacing {
             alone: per_second.map(|rate| Mutex::new(TokenBucket::pacing(rate, now))),
             together: together.filter(|_| per_second.is_some()),
             limit: Mutex::new(AdaptiveLimit::new(most)),
-            token_at: Mutex::new(Duration::ZERO),
+            token_at: Mutex::new(None),
         }
     }
 
@@ -60,9 +60,10 @@ impl Pacing {
             return 0;
         }
         if let Some((granted, wait)) = self.ask(wanted).await {
-            *lock(&self.token_at) = self.clock.monotonic() + wait;
+            *lock(&self.token_at) = Some(self.clock.monotonic() + wait);
             return granted;
         }
+        *lock(&self.token_at) = None;
         lock(alone).take(wanted, self.clock.monotonic())
     }
 
@@ -80,23 +81,20 @@ impl Pacing {
     /// Gives unused tokens back.
     pub async fn give_back(&self, unused: usize) {
         let Some(alone) = self.alone.as_ref().filter(|_| unused > 0) else { return };
-        match &self.together {
+        let shared = lock(&self.token_at).is_some();
+        match self.together.as_ref().filter(|_| shared) {
             // Should it fail, they come back with time.
-            Some(together) if together.breaker.acquire_closed().is_some() => {
-                drop(together.rate.give_back(unused).await);
-            }
-            _ => lock(alone).give_back(unused),
+            Some(together) => drop(together.rate.give_back(unused).await),
+            None => lock(alone).give_back(unused),
         }
     }
 
     /// How long until there is a token.
     pub fn until_token(&self) -> Duration {
         let now = self.clock.monotonic();
-        match (&self.alone, &self.together) {
-            (None, _) => Duration::ZERO,
-            (Some(_), Some(_)) => lock(&self.token_at).saturating_sub(now),
-            (Some(alone), None) => lock(alone).until_token(now),
-        }
+        let Some(alone) = &self.alone else { return Duration::ZERO };
+        let shared = *lock(&self.token_at);
+        shared.map_or_else(|| lock(alone).until_token(now), |at| at.saturating_sub(now))
     }
 }
 

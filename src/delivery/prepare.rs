@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::attempt::{await_contact, follow_on, not_sent, postpone, refuse};
+use super::attempt::{await_contact, not_sent, postpone, put_back, refuse};
 use super::contact::{Contact, resolve};
+use super::held::Held;
 use super::lane::DispatchContext;
 use super::rules::Gate;
 use super::templates::{RenderError, RenderRequest, Rendered};
@@ -17,11 +18,12 @@ use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Failure;
 use crate::domain::error::{DecodeError, ErrorClass, panic_message};
 use crate::domain::notification::template_data;
+use crate::domain::preferences::MAX_CATEGORY_BYTES;
 use crate::ports::ledger::{Claimed, LedgerError, Selection, Settlement, State};
 use crate::ports::provider::Message;
 
-/// More notifications do not travel in one digest; the rest make another one.
-const MAX_DIGEST: usize = 200;
+/// Followers that are taken along in one batch; those that are left make another digest.
+const MAX_FOLLOWERS: usize = 1000;
 
 /// A notification that is ready to be sent.
 pub struct Ready {
@@ -50,7 +52,9 @@ pub struct Preparation<'a> {
     pub context: &'a DispatchContext,
     /// The channel.
     pub channel: Channel,
-    /// Whom the channel's lanes are sending to.
+    /// What the channel's lanes have in hand.
+    pub held: &'a Held,
+    /// Whom they are sending to.
     pub under_way: &'a UnderWay,
     /// Whose claims they are.
     pub owner: &'a str,
@@ -74,35 +78,51 @@ impl Preparation<'_> {
         }
         let addressed = self.without_suppressed(addressed, &mut settled).await?;
         let addressed = self.without_throttled(addressed, &mut settled).await?;
-        let mut followers = self.followers(&addressed).await?;
+        let mut followers = self.followers(&addressed, &mut settled).await?;
         let mut ready = Vec::with_capacity(addressed.len());
         for (claimed, address) in addressed {
             let followers = followers.remove(&claimed.id).unwrap_or_default();
-            match self.message(&claimed, address, &followers) {
-                Ok((message, version)) => ready.push(Ready { message, version, claimed, followers }),
-                Err(settlement) => {
-                    settled.push(*settlement);
-                    // Without their leader they go on by themselves.
-                    settled.extend(followers.iter().map(|f| follow_on(f, self.owner, self.now)));
-                }
-            }
+            ready.extend(self.ready(claimed, &address, followers, &mut settled));
         }
         Ok(Prepared { ready, settled })
+    }
+
+    /// The message; a follower whose variables spoil it is refused alone.
+    fn ready(
+        &self,
+        claimed: Claimed,
+        address: &Address,
+        mut followers: Vec<Claimed>,
+        settled: &mut Vec<Settlement>,
+    ) -> Option<Ready> {
+        let mut made = self.message(&claimed, address, &followers);
+        if made.is_err() && !followers.is_empty() && self.message(&claimed, address, &[]).is_ok() {
+            followers.retain(|follower| {
+                let Err(failure) = self.message(&claimed, address, std::slice::from_ref(follower)) else { return true };
+                settled.push(refuse(follower, self.owner, failure, self.now));
+                false
+            });
+            made = self.message(&claimed, address, &followers);
+        }
+        match made {
+            Ok((message, version)) => Some(Ready { message, version, claimed, followers }),
+            Err(failure) => {
+                settled.push(refuse(&claimed, self.owner, failure, self.now));
+                // Without their leader the next one leads.
+                settled.extend(followers.iter().map(|f| put_back(f, self.owner, self.now)));
+                None
+            }
+        }
     }
 
     /// The rules, and the address.
     fn address(&self, claimed: &Claimed) -> Result<Address, Box<Settlement>> {
         let (owner, now) = (self.owner, self.now);
-        match self.context.house.gate(claimed, now) {
-            Gate::Open => {}
-            Gate::Expired => {
-                return Err(Box::new(not_sent(claimed, owner, State::Expired, "expired", "its time is over", now)));
-            }
-            Gate::Refused => {
-                let reason = format!("the recipient does not want {} over {}", claimed.category, claimed.channel);
-                return Err(Box::new(not_sent(claimed, owner, State::Suppressed, "opted_out", reason, now)));
-            }
-            Gate::Later { at, reason } => return Err(Box::new(postpone(claimed, owner, at, reason, now))),
+        if let Some(end) = self.end(claimed) {
+            return Err(Box::new(end));
+        }
+        if let Gate::Later { at, reason } = self.context.house.gate(claimed, now) {
+            return Err(Box::new(postpone(claimed, owner, at, reason, now)));
         }
         let data =
             template_data(&claimed.request_json).map_err(|e| self.permanent(claimed, e.code(), e.to_string()))?;
@@ -178,45 +198,68 @@ impl Preparation<'_> {
         Ok(rest)
     }
 
-    /// What travels with those that lead digests.
-    async fn followers(&self, addressed: &[(Claimed, Address)]) -> Result<HashMap<String, Vec<Claimed>>, LedgerError> {
+    /// What travels with those that lead digests. What a follower waits for, its leader waits for too.
+    async fn followers(
+        &self,
+        addressed: &[(Claimed, Address)],
+        settled: &mut Vec<Settlement>,
+    ) -> Result<HashMap<String, Vec<Claimed>>, LedgerError> {
         let leads = |(claimed, _): &&(Claimed, Address)| self.context.rules.collects(&claimed.template);
         let leaders: Vec<String> = addressed.iter().filter(leads).map(|(claimed, _)| claimed.id.clone()).collect();
         let mut followers: HashMap<String, Vec<Claimed>> = HashMap::new();
-        for leader in leaders {
-            let until = self.now + self.context.lease;
-            let selection = Selection::DigestOf(vec![leader.clone()]);
-            let seized = self.context.ledger.seize(&selection, self.owner, until, MAX_DIGEST).await?;
-            followers.insert(leader, seized);
+        if leaders.is_empty() {
+            return Ok(followers);
+        }
+        let until = self.context.clock.now() + self.context.lease;
+        let selection = Selection::DigestOf(leaders);
+        let seized = self.context.ledger.seize(&selection, self.owner, until, MAX_FOLLOWERS).await?;
+        self.held.add(seized.iter().map(|f| f.id.as_str()));
+        for follower in seized {
+            match (self.end(&follower), &follower.digest_id) {
+                (Some(settlement), _) => settled.push(settlement),
+                (None, Some(leader)) => followers.entry(leader.clone()).or_default().push(follower),
+                (None, None) => settled.push(put_back(&follower, self.owner, self.now)),
+            }
         }
         Ok(followers)
+    }
+
+    /// The end of a notification that nobody wants any more.
+    fn end(&self, claimed: &Claimed) -> Option<Settlement> {
+        let (owner, now) = (self.owner, self.now);
+        match self.context.house.gate(claimed, now) {
+            Gate::Open | Gate::Later { .. } => None,
+            Gate::Expired => Some(not_sent(claimed, owner, State::Expired, "expired", "its time is over", now)),
+            Gate::Refused => {
+                let reason = format!("the recipient does not want {} over {}", claimed.category, claimed.channel);
+                Some(not_sent(claimed, owner, State::Suppressed, "opted_out", reason, now))
+            }
+        }
     }
 
     /// Pure work, so a panic leaves nothing half-done: it costs this notification, not the lane.
     fn message(
         &self,
         claimed: &Claimed,
-        address: Address,
+        address: &Address,
         followers: &[Claimed],
-    ) -> Result<(Message, String), Box<Settlement>> {
+    ) -> Result<(Message, String), Failure> {
         let compose = AssertUnwindSafe(|| self.compose(claimed, address, followers));
         catch_unwind(compose).unwrap_or_else(|panic| {
             let reason = format!("rendering panicked: {}", panic_message(&*panic));
-            let failure = Failure::new(ErrorClass::Bug, "panic", reason, self.now);
-            Err(Box::new(refuse(claimed, self.owner, failure, self.now)))
+            Err(Failure::new(ErrorClass::Bug, "panic", reason, self.now))
         })
     }
-}
 
-impl Preparation<'_> {
     fn compose(
         &self,
         claimed: &Claimed,
-        address: Address,
+        address: &Address,
         followers: &[Claimed],
-    ) -> Result<(Message, String), Box<Settlement>> {
-        let Address { to, data } = address;
-        let words = self.words(claimed, &data, followers).map_err(|e| self.permanent(claimed, e.code, e.reason))?;
+    ) -> Result<(Message, String), Failure> {
+        let words = self
+            .words(claimed, &address.data, followers)
+            .map_err(|e| Failure::new(ErrorClass::Permanent, e.code, e.reason, self.now))?;
         let devices = match (claimed.channel, &claimed.contact) {
             (Channel::Push, Some(contact)) => contact.devices.clone(),
             _ => Vec::new(),
@@ -225,13 +268,13 @@ impl Preparation<'_> {
             id: claimed.id.clone(),
             channel: claimed.channel,
             recipient: claimed.recipient.clone(),
-            to,
+            to: address.to.clone(),
             subject: words.subject,
             body: words.text,
             html: words.html,
             template: claimed.template.clone(),
             category: claimed.category.clone(),
-            data,
+            data: address.data.clone(),
             devices,
             unsubscribe_url: self.unsubscribe_url(claimed),
             attempt: claimed.attempts + 1,
@@ -265,7 +308,9 @@ impl Preparation<'_> {
     /// Where the recipient refuses more of the kind; not for what must be sent anyway.
     fn unsubscribe_url(&self, claimed: &Claimed) -> Option<String> {
         let links = self.context.unsubscribe.as_ref().filter(|_| claimed.channel == Channel::Email)?;
-        if self.context.house.exempt_categories.contains(&claimed.category) {
+        // One that cannot be refused by a preference needs no link to do so.
+        let category = &claimed.category;
+        if self.context.house.exempt_categories.contains(category) || category.len() > MAX_CATEGORY_BYTES {
             return None;
         }
         Some(links.link(claimed.recipient.as_deref()?, claimed.channel, &claimed.category))

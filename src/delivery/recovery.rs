@@ -65,7 +65,7 @@ impl LeaseKeeper {
         // A provider that was taken out of the configuration leaves no notification behind, nor does an instance that
         // still has the old one.
         ledger.fold_lanes(self.channel, self.lanes.len() as u16).await?;
-        let desk = Desk { ledger: Arc::clone(ledger), owner: self.owner.clone(), lease: self.context.lease };
+        let desk = Desk { ledger: Arc::clone(ledger) };
         desk.expire(self.channel, self.context.contact_patience, now).await?;
         ledger.release_followers(self.channel, now).await?;
         if !take_over {

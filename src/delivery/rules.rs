@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::template_settings::TemplateSettings;
 use super::templates::Templates;
+use crate::domain::envelope::non_empty;
 use crate::domain::notification::Request;
 use crate::ports::ledger::{Claimed, Handling};
 
@@ -39,24 +40,27 @@ impl TemplateRules {
         self.settings.get(template).is_some_and(|settings| settings.digest_window_ms.is_some())
     }
 
-    /// How the ledger is to handle a request that arrived at `now`.
-    pub fn handling(&self, request: &Request, data: Option<&str>, now: Timestamp) -> Handling {
+    /// How the ledger is to handle a request.
+    pub fn handling(&self, request: &Request) -> Handling {
         let none = TemplateSettings::default();
         let settings = self.settings.get(&request.template).unwrap_or(&none);
-        let lapse = settings.expires_after().and_then(|after| later(now, after));
+        // From when it could have been sent: an event that comes late does not make old news new.
+        let from = request.send_at.map_or(request.caused_at, |at| at.max(request.caused_at));
+        let collected = settings.digest_window().unwrap_or_default();
+        let lapse = settings.expires_after().and_then(|after| later(from, after + collected));
         let replaces = self.replacing.contains(&request.template);
         Handling {
             critical: request.critical || settings.critical,
             expires_at: request.expires_at.or(lapse),
-            about: data.filter(|_| replaces).and_then(about),
+            about: request.data.as_deref().filter(|_| replaces).and_then(about),
             supersedes: settings.supersedes.clone(),
             digest_window: settings.digest_window(),
         }
     }
 }
 
-fn later(now: Timestamp, wait: Duration) -> Option<Timestamp> {
-    now.checked_add(SignedDuration::try_from(wait).ok()?).ok()
+fn later(from: Timestamp, wait: Duration) -> Option<Timestamp> {
+    from.checked_add(SignedDuration::try_from(wait).ok()?).ok()
 }
 
 /// The order, product or user that a notification is about, by the variables of its template.
@@ -74,7 +78,7 @@ fn about(data: &str) -> Option<String> {
     let keys: Keys = serde_json::from_str(data).ok()?;
     [("order", keys.order_id), ("product", keys.product_id), ("user", keys.user_id)]
         .into_iter()
-        .find_map(|(kind, id)| id.as_str().map(|id| format!("{kind}:{id}")))
+        .find_map(|(kind, id)| id.as_str().filter(|id| non_empty("", id).is_ok()).map(|id| format!("{kind}:{id}")))
 }
 
 /// The rules that hold for everybody.

@@ -18,9 +18,12 @@ pub fn direct_request_id(key: &str) -> Uuid {
     derive(&["api", key])
 }
 
-/// The id of the lifecycle event of this type about a notification.
-pub fn lifecycle_id(notification: &str, event_type: &str) -> Uuid {
-    derive(&[notification, event_type])
+/// The id of the lifecycle event of this type about a notification; each time that it is tried again by hand begins anew.
+pub fn lifecycle_id(notification: &str, event_type: &str, reopened: u32) -> Uuid {
+    match reopened {
+        0 => derive(&[notification, event_type]),
+        times => derive(&[notification, event_type, &times.to_string()]),
+    }
 }
 
 /// The id of a dead letter: of the record it stands for, so that parking it twice parks it once.

@@ -10,13 +10,14 @@ use super::channel::Channel;
 /// Stands for every channel, or every category.
 const ANY: &str = "*";
 /// More refusals make no sense.
-const MAX_OPT_OUTS: usize = 200;
+pub const MAX_OPT_OUTS: usize = 200;
 /// Categories are names, not texts.
-const MAX_CATEGORY_BYTES: usize = 128;
+pub const MAX_CATEGORY_BYTES: usize = 128;
 
-/// What a recipient refuses and when it is left alone.
+/// What a recipient refuses and when it is left alone. Unknown fields are ignored here, for a newer version may have
+/// written them; doors refuse them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Preferences {
     /// What is not to be sent.
     #[serde(default)]
@@ -28,7 +29,6 @@ pub struct Preferences {
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct OptOut {
     /// A channel, or `*`.
     #[serde(default = "any")]
@@ -42,9 +42,8 @@ fn any() -> String {
     ANY.to_owned()
 }
 
-/// A time of the day, in the recipient's zone, that may span midnight. From and to the same: the whole day.
+/// A time of the day, in the recipient's zone, that may span midnight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct QuietHours {
     /// `HH:MM`: the first minute of quiet.
     pub from: String,
@@ -78,6 +77,9 @@ impl Preferences {
                 if clock_time(text).is_none() {
                     return Err((field.into(), "must be a time of the day such as 22:00".into()));
                 }
+            }
+            if hours.from == hours.to {
+                return Err(("quietHours.to".into(), "must differ from quietHours.from".into()));
             }
         }
         Ok(())
@@ -148,9 +150,6 @@ mod tests {
         let noon = quiet("12:00", "13:00");
         assert_eq!(until(&noon, "2026-01-15T12:30:00Z", "UTC").as_deref(), Some("2026-01-15T13:00:00Z"));
         assert_eq!(until(&noon, "2026-01-15T13:00:00Z", "UTC"), None);
-        let always = quiet("08:00", "08:00");
-        assert_eq!(until(&always, "2026-01-15T07:00:00Z", "UTC").as_deref(), Some("2026-01-15T08:00:00Z"));
-        assert_eq!(until(&always, "2026-01-15T08:00:00Z", "UTC").as_deref(), Some("2026-01-16T08:00:00Z"));
     }
 
     #[test]
@@ -192,6 +191,8 @@ mod tests {
         assert_eq!(field(r#"{"optOut":[{"channel":"email"}],"quietHours":{"from":"22:00","to":"07:00"}}"#), None);
         assert_eq!(field(r#"{"optOut":[{"channel":"pigeon"}]}"#).as_deref(), Some("optOut[0].channel"));
         assert_eq!(field(r#"{"optOut":[{"category":""}]}"#).as_deref(), Some("optOut[0].category"));
+        let same = r#"{"quietHours":{"from":"22:00","to":"22:00"}}"#;
+        assert_eq!(field(same).as_deref(), Some("quietHours.to"));
         for bad in ["24:00", "7:00", "07:60", "0700", "07:00:00", "-1:00", ""] {
             let json = format!(r#"{{"quietHours":{{"from":"22:00","to":"{bad}"}}}}"#);
             assert_eq!(field(&json).as_deref(), Some("quietHours.to"), "{bad}");

@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, post, web};
 use super::problem::problem;
 use super::state::SharedState;
 use crate::delivery::reports::NotTaken;
+use crate::ports::ledger::LedgerError;
 use crate::ports::reports::{Callback, ReportError};
 
 #[post("/webhooks/{provider}")]
@@ -33,6 +34,7 @@ pub async fn report(
                 NotTaken::UnknownProvider => StatusCode::NOT_FOUND,
                 NotTaken::Refused(ReportError::Stranger(_)) => StatusCode::UNAUTHORIZED,
                 NotTaken::Refused(ReportError::Invalid(_)) => StatusCode::BAD_REQUEST,
+                NotTaken::Ledger(LedgerError::Rejected(_)) => StatusCode::BAD_REQUEST,
                 NotTaken::Ledger(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             problem(status, &refused.to_string())

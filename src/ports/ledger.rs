@@ -150,12 +150,23 @@ pub enum Selection {
 }
 
 /// What became of a batch of requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Inserted {
     pub new: u64,
     pub duplicates: u64,
+    /// Waiting ones that the new ones replaced.
+    pub replaced: Vec<Settlement>,
 }
+
+/// What becomes of a notification that is settled out of turn.
+pub type Verdict<'f> = dyn Fn(&Claimed) -> Settlement + Send + Sync + 'f;
+
+/// What becomes of a notification that a new one replaces.
+pub type Replacement<'f> = dyn Fn(&NewNotification, &Claimed) -> Settlement + Send + Sync + 'f;
+
+/// The owner in the settlements of notifications that are settled out of turn.
+pub const OUT_OF_TURN: &str = "out of turn";
 
 /// Due notifications of one lane, asked for by one owner.
 #[derive(Debug, Clone)]
@@ -193,6 +204,8 @@ pub struct Claimed {
     pub expires_at: Option<Timestamp>,
     /// The notification that carries it.
     pub digest_id: Option<String>,
+    /// How often it was tried again by hand.
+    pub reopened: u32,
     pub correlation_id: String,
     pub caused_at: Timestamp,
     /// The request's envelope.
@@ -406,11 +419,12 @@ pub trait NotificationLedger: Send + Sync {
     /// When the others cannot be heard.
     async fn follow_others(&self) -> Result<(), LedgerError>;
 
-    /// Adds requests; one that is known already changes nothing. All or nothing.
+    /// Adds requests; one that is known already changes nothing. What waits and is replaced by one of them is settled as
+    /// `replaced` says. All or nothing.
     ///
     /// # Errors
     /// When nothing was stored.
-    async fn insert(&self, batch: &[NewNotification]) -> Result<Inserted, LedgerError>;
+    async fn insert(&self, batch: &[NewNotification], replaced: &Replacement<'_>) -> Result<Inserted, LedgerError>;
 
     /// Takes due notifications under a lease; no other owner gets them until it expires.
     ///
@@ -418,8 +432,26 @@ pub trait NotificationLedger: Send + Sync {
     /// When nothing was taken.
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError>;
 
-    /// Takes waiting notifications out of their turn, under a lease, so that they can be settled. One that is being
-    /// sent is not waiting.
+    /// Settles waiting notifications out of their turn, as `verdict` says, whose settlements have the owner
+    /// [`OUT_OF_TURN`]. One that is being sent is not waiting. Returns the settlements.
+    ///
+    /// # Errors
+    /// When none was settled.
+    async fn call_off(
+        &self,
+        selection: &Selection,
+        limit: usize,
+        verdict: &Verdict<'_>,
+    ) -> Result<Vec<Settlement>, LedgerError>;
+
+    /// How many notifications of a recipient are not settled.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn unsettled_of(&self, recipient: &str) -> Result<u64, LedgerError>;
+
+    /// Takes waiting notifications out of their turn, under a lease, so that they can travel with another one. One that
+    /// is being sent is not waiting.
     ///
     /// # Errors
     /// When nothing was taken.

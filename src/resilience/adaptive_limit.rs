@@ -18,8 +18,9 @@ const TOLERANCE: f64 = 2.0;
 const LONG_TERM: f64 = 0.01;
 /// How much of the way to the new limit is gone at once.
 const SMOOTHING: f64 = 0.4;
-/// With more failures than this share the dependency is overloaded.
-const FAILURES: f64 = 0.1;
+/// With more failures than this share the dependency is overloaded. Fewer may be the recipients' own: mail servers that
+/// ask to come again later, for one.
+const FAILURES: f64 = 0.5;
 
 /// See the module.
 #[derive(Debug)]

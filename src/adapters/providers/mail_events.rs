@@ -23,7 +23,7 @@ use crate::domain::recipient::is_email;
 pub use super::webhook_signature::SignatureError;
 
 /// The most events in one list.
-const MOST_EVENTS: usize = 10_000;
+const MOST_EVENTS: usize = 500;
 
 /// What happened to an e-mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,50 +1,58 @@
 //! Digests: notifications of one recipient and template that are collected and travel as one, which leads them.
 
 use jiff::Timestamp;
-use sqlx::{Any, Transaction, query};
+use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
 use super::ledger::id_rows;
 use super::rows::millis;
 use crate::domain::channel::Channel;
-use crate::ports::ledger::LedgerError;
+use crate::ports::ledger::{LedgerError, NewNotification};
 
 /// Lets new notifications travel with the one of their kind that collects already: the oldest that nobody has touched
-/// yet. Without one, the first of them begins to collect.
+/// yet, that is due no later, and that the same rules hold for. Without one, the first of them begins to collect. One
+/// that has a time of its own travels with nobody.
 ///
 /// Whoever calls this holds the contacts' lock, so that two transactions cannot begin two digests at once. The leader's
 /// row is locked: it cannot be claimed while somebody joins it, and one that was claimed is led no more.
 pub(super) async fn join(
     database: &Database,
     tx: &mut Transaction<'static, Any>,
-    ids: &[&str],
+    batch: &[NewNotification],
 ) -> Result<(), sqlx::Error> {
-    let same = |other: &str| {
-        format!(
-            "{other}.recipient = n.recipient AND {other}.channel = n.channel AND {other}.template = n.template
-             AND {other}.state = 'pending' AND {other}.attempts = 0 AND {other}.digest_id IS NULL
-             AND {other}.settled_at IS NULL"
-        )
-    };
+    let collected = |new: &&NewNotification| new.handling.digest_window.is_some() && new.request.send_at.is_none();
+    let ids: Vec<&str> = batch.iter().filter(collected).map(|new| new.request.id.as_str()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let untouched = |row: &str| format!("{row}.state = 'pending' AND {row}.attempts = 0 AND {row}.digest_id IS NULL");
     let fresh = format!(
         "SELECT n.seq AS seq FROM {} JOIN notifications n ON n.id = r.id
-         WHERE n.state = 'pending' AND n.attempts = 0 AND n.digest_id IS NULL AND n.recipient IS NOT NULL
-         ORDER BY n.seq",
-        database.dialect.rows(&[("id", "text")])
+         WHERE {} AND n.recipient IS NOT NULL ORDER BY n.seq",
+        database.dialect.rows(&[("id", "text")]),
+        untouched("n")
     );
     let leader = format!(
-        "SELECT l.id AS id FROM notifications n JOIN notifications l ON {} AND l.seq < n.seq
-         WHERE n.seq = $1 ORDER BY l.seq LIMIT 1 {}",
-        same("l"),
+        "SELECT l.id AS id FROM notifications n JOIN notifications l
+             ON l.recipient = n.recipient AND l.channel = n.channel AND l.template = n.template
+            AND l.category = n.category AND l.critical = n.critical
+            AND l.seq < n.seq AND l.next_attempt_at <= n.next_attempt_at AND l.settled_at IS NULL AND {}
+         WHERE n.seq = $1 AND NOT EXISTS (SELECT 1 FROM notifications f
+                                          WHERE f.digest_id = n.id AND f.settled_at IS NULL)
+         ORDER BY l.seq LIMIT 1 {}",
+        untouched("l"),
         database.dialect.for_update_of("l")
     );
-    let follow = "UPDATE notifications SET digest_id = $2, next_attempt_at = NULL WHERE seq = $1";
+    let follow = format!(
+        "UPDATE notifications SET digest_id = $2, next_attempt_at = NULL WHERE seq = $1 AND {}",
+        untouched("notifications")
+    );
     let rows = query(sql(fresh)).bind(id_rows(ids.iter().copied())).fetch_all(&mut **tx).await?;
     for row in rows {
-        let seq: i64 = sqlx::Row::try_get(&row, "seq")?;
+        let seq: i64 = row.try_get("seq")?;
         if let Some(found) = query(sql(leader.clone())).bind(seq).fetch_optional(&mut **tx).await? {
-            let leader: String = sqlx::Row::try_get(&found, "id")?;
-            query(follow).bind(seq).bind(leader).execute(&mut **tx).await?;
+            let leader: String = found.try_get("id")?;
+            query(sql(follow.clone())).bind(seq).bind(leader).execute(&mut **tx).await?;
         }
     }
     Ok(())

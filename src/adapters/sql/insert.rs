@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::query;
+use sqlx::{Any, Transaction, query};
 
 use super::database::{Database, bounded, sql};
-use super::digests;
 use super::rows::millis;
 use super::wake::Wake;
+use super::{digests, seize, settle};
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
-use crate::ports::ledger::{Inserted, LedgerError, NewNotification};
+use crate::ports::ledger::{Inserted, LedgerError, NewNotification, OUT_OF_TURN, Replacement, Selection, Settlement};
+
+/// More notifications about one thing do not wait for one recipient.
+const MOST_REPLACED: usize = 1000;
 
 const COLUMNS: [(&str, &str); 20] = [
     ("id", "text"),
@@ -98,7 +101,11 @@ pub(super) fn text(json: Vec<u8>) -> String {
     String::from_utf8(json).unwrap_or_default()
 }
 
-pub(super) async fn insert(database: &Database, batch: &[NewNotification]) -> Result<Inserted, LedgerError> {
+pub(super) async fn insert(
+    database: &Database,
+    batch: &[NewNotification],
+    replaced: &Replacement<'_>,
+) -> Result<Inserted, LedgerError> {
     let rows: Vec<Row<'_>> = batch.iter().map(row).collect();
     let json = text(to_json(&rows));
     let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
@@ -111,22 +118,51 @@ pub(super) async fn insert(database: &Database, batch: &[NewNotification]) -> Re
         picked.join(", "),
         database.dialect.rows(&COLUMNS),
     );
-    let collected: Vec<&str> =
-        batch.iter().filter(|n| n.handling.digest_window.is_some()).map(|n| n.request.id.as_str()).collect();
-    let new = bounded(async {
-        if collected.is_empty() {
-            return Ok(query(sql(statement)).bind(json).execute(&database.write).await?.rows_affected());
+    let plain = |new: &NewNotification| new.handling.digest_window.is_none() && new.handling.supersedes.is_empty();
+    let (new, settled) = bounded(async {
+        if batch.iter().all(plain) {
+            let result = query(sql(statement)).bind(json).execute(&database.write).await?;
+            return Ok((result.rows_affected(), Vec::new()));
         }
         let mut tx = database.begin().await?;
         query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
         let new = query(sql(statement)).bind(json).execute(&mut *tx).await?.rows_affected();
-        digests::join(database, &mut tx, &collected).await?;
+        digests::join(database, &mut tx, batch).await?;
+        let settled = supersede(database, &mut tx, batch, replaced).await?;
         tx.commit().await?;
-        Ok(new)
+        Ok((new, settled))
     })
     .await?;
+    settle::announce(database, &settled);
     if new > 0 {
         database.wakes.announce(Wake::Work);
     }
-    Ok(Inserted { new, duplicates: (batch.len() as u64).saturating_sub(new) })
+    Ok(Inserted { new, duplicates: (batch.len() as u64).saturating_sub(new), replaced: settled })
+}
+
+/// Settles what the new ones replace, before anybody can claim it.
+async fn supersede(
+    database: &Database,
+    tx: &mut Transaction<'static, Any>,
+    batch: &[NewNotification],
+    replaced: &Replacement<'_>,
+) -> Result<Vec<Settlement>, sqlx::Error> {
+    let mut settled = Vec::new();
+    for new in batch.iter().filter(|new| !new.handling.supersedes.is_empty()) {
+        let Some(about) = new.handling.about.clone() else { continue };
+        let selection = Selection::SupersededBy {
+            about,
+            recipient: new.request.recipient.clone(),
+            templates: new.handling.supersedes.clone(),
+            except: new.request.id.clone(),
+            caused_at: new.request.caused_at,
+        };
+        let taken = seize::take(tx, database.dialect, &selection, OUT_OF_TURN, 0, MOST_REPLACED).await?;
+        let settlements: Vec<Settlement> = taken.iter().map(|old| replaced(new, old)).collect();
+        if !settlements.is_empty() {
+            settle::write(database, tx, &settlements).await?;
+            settled.extend(settlements);
+        }
+    }
+    Ok(settled)
 }

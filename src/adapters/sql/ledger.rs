@@ -19,7 +19,7 @@ use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
     AttemptStart, Brief, ClaimRequest, Claimed, Inserted, LedgerError, NewNotification, NotificationLedger,
-    NotificationView, Search, Selection, Settlement,
+    NotificationView, Replacement, Search, Selection, Settlement, Verdict,
 };
 
 #[derive(Serialize)]
@@ -54,18 +54,19 @@ impl NotificationLedger for Database {
         wake::follow_others(self).await
     }
 
-    async fn insert(&self, batch: &[NewNotification]) -> Result<Inserted, LedgerError> {
+    async fn insert(&self, batch: &[NewNotification], replaced: &Replacement<'_>) -> Result<Inserted, LedgerError> {
         if batch.is_empty() {
             return Ok(Inserted::default());
         }
-        insert(self, batch).await
+        insert(self, batch, replaced).await
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
         let statement = format!(
             "WITH due AS MATERIALIZED (
                  SELECT seq AS due_seq FROM notifications
-                 WHERE channel = $3 AND lane = $4 AND state IN ('pending', 'retrying') AND next_attempt_at <= $5
+                 WHERE channel = $3 AND lane = $4 AND state IN ('pending', 'retrying') AND digest_id IS NULL
+                   AND next_attempt_at <= $5
                  ORDER BY next_attempt_at, seq LIMIT $6 {})
              UPDATE notifications SET state = 'sending', lease_owner = $1, lease_until = $2
              WHERE seq IN (SELECT due_seq FROM due)
@@ -87,6 +88,24 @@ impl NotificationLedger for Database {
         .await?;
         contacts::attach(self, &mut claimed).await?;
         Ok(claimed)
+    }
+
+    async fn call_off(
+        &self,
+        selection: &Selection,
+        limit: usize,
+        verdict: &Verdict<'_>,
+    ) -> Result<Vec<Settlement>, LedgerError> {
+        seize::call_off(self, selection, limit, verdict).await
+    }
+
+    async fn unsettled_of(&self, recipient: &str) -> Result<u64, LedgerError> {
+        let statement = "SELECT COUNT(*) AS waiting FROM notifications WHERE recipient = $1 AND settled_at IS NULL";
+        bounded(async {
+            let row = query(statement).bind(recipient.to_owned()).fetch_one(&self.read).await?;
+            Ok(row.try_get::<i64, _>("waiting")?.unsigned_abs())
+        })
+        .await
     }
 
     async fn seize(
@@ -113,6 +132,7 @@ impl NotificationLedger for Database {
             "SELECT n.recipient AS recipient, COUNT(*) AS sent, MIN(n.settled_at) AS oldest
              FROM {} JOIN notifications n ON n.recipient = r.id
              WHERE n.settled_at > $2 AND n.state = 'sent' AND n.channel = $3 AND n.critical = 0
+               AND n.digest_id IS NULL
              GROUP BY n.recipient",
             self.dialect.rows(&[("id", "text")])
         );
@@ -148,8 +168,9 @@ impl NotificationLedger for Database {
     async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
         let statement = "UPDATE notifications
              SET state = 'pending', next_attempt_at = $2, round = 0, lane = 0, unknowns = 0, reason = NULL,
-                 first_failure_at = NULL, settled_at = NULL, expires_at = NULL, digest_id = NULL
-             WHERE id = $1 AND state IN ('failed', 'suppressed', 'expired', 'cancelled')";
+                 first_failure_at = NULL, settled_at = NULL, expires_at = NULL, digest_id = NULL,
+                 awaiting_since = NULL, reopened = reopened + 1
+             WHERE id = $1 AND state IN ('failed', 'suppressed', 'expired', 'cancelled') AND request <> '{}'";
         let reopened = bounded(async {
             let result = query(statement).bind(id.to_owned()).bind(millis(now)).execute(&self.write).await?;
             Ok(result.rows_affected() > 0)
@@ -167,7 +188,7 @@ impl NotificationLedger for Database {
 
     async fn note_report(&self, id: &str, provider: &str, report: &str) -> Result<bool, LedgerError> {
         let statement = "UPDATE notification_attempts SET report = $3
-             WHERE notification_id = $1 AND provider = $2 AND outcome IN ('accepted', 'unknown')";
+             WHERE notification_id = $1 AND provider = $2 AND (outcome IS NULL OR outcome IN ('accepted', 'unknown'))";
         bounded(async {
             let update = query(statement).bind(id.to_owned()).bind(provider.to_owned()).bind(report.to_owned());
             Ok(update.execute(&self.write).await?.rows_affected() > 0)
@@ -186,7 +207,7 @@ impl NotificationLedger for Database {
 
     async fn next_due(&self, channel: Channel, lane: u16) -> Result<Option<Timestamp>, LedgerError> {
         let statement = "SELECT MIN(next_attempt_at) AS due FROM notifications
-             WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying')";
+             WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying') AND digest_id IS NULL";
         bounded(async {
             let row = query(statement).bind(channel.as_str()).bind(i64::from(lane)).fetch_one(&self.read).await?;
             Ok(row.try_get::<Option<i64>, _>("due")?.map(timestamp))

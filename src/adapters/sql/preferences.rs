@@ -14,17 +14,20 @@ use super::ledger::id_rows;
 use super::rows::{millis, timestamp};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
-use crate::domain::preferences::{OptOut, Preferences};
+use crate::domain::preferences::{MAX_OPT_OUTS, OptOut, Preferences};
 use crate::domain::recipient::comparable;
 use crate::domain::time::format_utc;
 use crate::ports::contacts::Suppression;
 use crate::ports::ledger::LedgerError;
 
-/// The preferences column of a row, where there is one.
+/// The preferences column of a row, where there is one. The service wrote it, so it reads back; a stranger's edit costs
+/// the preferences, not the batch.
 pub(super) fn read(row: &AnyRow) -> Result<Option<Preferences>, sqlx::Error> {
     let json: Option<String> = row.try_get("preferences")?;
-    let broken = |e: serde_json::Error| sqlx::Error::ColumnDecode { index: "preferences".into(), source: e.into() };
-    json.map(|json| serde_json::from_str(&json).map_err(broken)).transpose()
+    Ok(json.and_then(|json| {
+        let read = serde_json::from_str(&json);
+        read.inspect_err(|error| tracing::error!(%error, "preferences that cannot be read count as none")).ok()
+    }))
 }
 
 pub(super) async fn preferences(database: &Database, id: &str) -> Result<Option<Preferences>, LedgerError> {
@@ -57,6 +60,9 @@ pub(super) async fn refuse(database: &Database, id: &str, refusal: OptOut) -> Re
         if !preferences.opt_out.contains(&refusal) {
             preferences.opt_out.push(refusal);
         }
+        // Beyond the bound the oldest gives way.
+        let surplus = preferences.opt_out.len().saturating_sub(MAX_OPT_OUTS);
+        preferences.opt_out.drain(..surplus);
         upsert(id, &preferences).execute(&mut *tx).await?;
         tx.commit().await
     })

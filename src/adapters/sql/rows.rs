@@ -12,7 +12,7 @@ use crate::ports::ledger::{AttemptView, Claimed, NotificationView, OriginCoordin
 /// The columns that a claim returns.
 pub const CLAIM_COLUMNS: &str = "seq, id, aggregate_id, channel, recipient, template, category, correlation_id, caused_at, request, \
      origin_topic, origin_partition, origin_offset, origin_key, headers, lane, round, attempts, unknowns, \
-     next_attempt_at, first_failure_at, critical, expires_at, digest_id";
+     next_attempt_at, first_failure_at, critical, expires_at, digest_id, reopened";
 
 /// Milliseconds since 1970.
 pub fn millis(at: Timestamp) -> i64 {
@@ -53,6 +53,7 @@ pub fn claimed(row: &AnyRow) -> Result<((i64, i64), Claimed), Error> {
         critical: row.try_get::<i64, _>("critical")? != 0,
         expires_at: optional("expires_at")?.map(timestamp),
         digest_id: row.try_get("digest_id")?,
+        reopened: row.try_get::<i64, _>("reopened")? as u32,
         correlation_id: row.try_get("correlation_id")?,
         caused_at: timestamp(row.try_get("caused_at")?),
         request_json: row.try_get("request")?,

@@ -3,15 +3,16 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::query;
+use sqlx::{AnyConnection, query};
 
-use super::contacts;
 use super::database::{Database, bounded, sql};
+use super::dialect::Dialect;
 use super::insert::text;
 use super::ledger::in_order;
 use super::rows::{CLAIM_COLUMNS, millis};
+use super::settle;
 use crate::domain::envelope::to_json;
-use crate::ports::ledger::{Claimed, LedgerError, Selection};
+use crate::ports::ledger::{Claimed, LedgerError, OUT_OF_TURN, Selection, Settlement, Verdict};
 
 /// What is looked for: a row for each value. Every condition uses the columns that it needs.
 #[derive(Serialize, Default)]
@@ -64,19 +65,21 @@ fn condition(selection: &Selection) -> (&'static str, Vec<Wanted<'_>>) {
             vec![Wanted { channel: Some(channel.as_str()), at: Some(millis(*by)), ..none() }],
         ),
         Selection::Forgotten { channel, waiting_since } => (
-            "n.channel = r.channel AND n.state = 'awaiting_contact' AND n.created_at <= r.at",
+            "n.channel = r.channel AND n.state = 'awaiting_contact' AND n.awaiting_since <= r.at",
             vec![Wanted { channel: Some(channel.as_str()), at: Some(millis(*waiting_since)), ..none() }],
         ),
     }
 }
 
-pub(super) async fn seize(
-    database: &Database,
+/// Takes what is selected, in a transaction of the caller's or alone.
+pub(super) async fn take(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
     selection: &Selection,
     owner: &str,
-    lease_until: Timestamp,
+    lease_until: i64,
     limit: usize,
-) -> Result<Vec<Claimed>, LedgerError> {
+) -> Result<Vec<Claimed>, sqlx::Error> {
     let (condition, wanted) = condition(selection);
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -88,20 +91,51 @@ pub(super) async fn seize(
          UPDATE notifications SET state = 'sending', lease_owner = $2, lease_until = $3
          WHERE seq IN (SELECT chosen_seq FROM chosen)
          RETURNING {CLAIM_COLUMNS}",
-        database.dialect.rows(&COLUMNS),
-        database.dialect.skip_locked_of("n"),
+        dialect.rows(&COLUMNS),
+        dialect.skip_locked_of("n"),
     );
-    let mut seized = bounded(async {
-        let rows = query(sql(statement))
-            .bind(text(to_json(&wanted)))
-            .bind(owner.to_owned())
-            .bind(millis(lease_until))
-            .bind(limit as i64)
-            .fetch_all(&database.write)
-            .await?;
-        in_order(&rows)
+    let rows = query(sql(statement))
+        .bind(text(to_json(&wanted)))
+        .bind(owner.to_owned())
+        .bind(lease_until)
+        .bind(limit as i64)
+        .fetch_all(connection)
+        .await?;
+    in_order(&rows)
+}
+
+pub(super) async fn seize(
+    database: &Database,
+    selection: &Selection,
+    owner: &str,
+    lease_until: Timestamp,
+    limit: usize,
+) -> Result<Vec<Claimed>, LedgerError> {
+    bounded(async {
+        let mut connection = database.write.acquire().await?;
+        take(&mut connection, database.dialect, selection, owner, millis(lease_until), limit).await
+    })
+    .await
+}
+
+/// Takes and settles in one transaction: whatever happens in between, nothing is left in nobody's hands.
+pub(super) async fn call_off(
+    database: &Database,
+    selection: &Selection,
+    limit: usize,
+    verdict: &Verdict<'_>,
+) -> Result<Vec<Settlement>, LedgerError> {
+    let settled = bounded(async {
+        let mut tx = database.begin().await?;
+        let taken = take(&mut tx, database.dialect, selection, OUT_OF_TURN, 0, limit).await?;
+        let settlements: Vec<Settlement> = taken.iter().map(verdict).collect();
+        if !settlements.is_empty() {
+            settle::write(database, &mut tx, &settlements).await?;
+        }
+        tx.commit().await?;
+        Ok(settlements)
     })
     .await?;
-    contacts::attach(database, &mut seized).await?;
-    Ok(seized)
+    settle::announce(database, &settled);
+    Ok(settled)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
-use sqlx::{Row as _, query};
+use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
 use super::insert::text;
@@ -27,6 +27,7 @@ struct NotificationRow<'a> {
     receipt: Option<&'a str>,
     reason: Option<&'a str>,
     settled_at: Option<i64>,
+    awaiting_since: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +70,7 @@ fn notification_row(s: &Settlement) -> NotificationRow<'_> {
         receipt: s.attempt.as_ref().and_then(|a| a.receipt.as_deref()),
         reason: s.reason.as_deref(),
         settled_at: s.state.is_settled().then_some(at),
+        awaiting_since: (s.state == State::AwaitingContact).then_some(at),
     }
 }
 
@@ -84,15 +86,25 @@ pub(super) async fn settle(database: &Database, settlements: &[Settlement]) -> R
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
-    let statements = Statements::new(database);
-    let settled = bounded(write(database, settlements, &statements)).await?;
+    let settled = bounded(async {
+        let mut tx = database.begin().await?;
+        let settled = write(database, &mut tx, settlements).await?;
+        tx.commit().await?;
+        Ok(settled)
+    })
+    .await?;
+    announce(database, settlements);
+    Ok(settled)
+}
+
+/// Wakes whoever has something to do after these are settled.
+pub(super) fn announce(database: &Database, settlements: &[Settlement]) {
     if settlements.iter().any(|s| !s.outbox.is_empty()) {
         database.outbox_added.send_modify(|version| *version += 1);
     }
     if settlements.iter().any(|s| s.next_attempt_at.is_some() || s.state == State::AwaitingContact) {
         database.wakes.wake(Wake::Work);
     }
-    Ok(settled)
 }
 
 struct Statements {
@@ -125,6 +137,7 @@ impl Statements {
                      attempts = COALESCE(r.attempts, notifications.attempts), unknowns = r.unknowns,
                      first_failure_at = COALESCE(notifications.first_failure_at, r.failed_at),
                      receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
+                     awaiting_since = COALESCE(notifications.awaiting_since, r.awaiting_since),
                      lease_owner = NULL, lease_until = NULL, interrupted = NULL
                  FROM {} WHERE notifications.id = r.id AND notifications.state = 'sending'
                            AND notifications.lease_owner = r.owner
@@ -142,6 +155,7 @@ impl Statements {
                     ("receipt", "text"),
                     ("reason", "text"),
                     ("settled_at", "bigint"),
+                    ("awaiting_since", "bigint"),
                 ])
             ),
             outbox: format!(
@@ -160,18 +174,23 @@ impl Statements {
     }
 }
 
-async fn write(database: &Database, settlements: &[Settlement], sqls: &Statements) -> Result<Vec<String>, sqlx::Error> {
-    let mut tx = database.begin().await?;
+/// Settles within the caller's transaction.
+pub(super) async fn write(
+    database: &Database,
+    tx: &mut Transaction<'static, Any>,
+    settlements: &[Settlement],
+) -> Result<Vec<String>, sqlx::Error> {
+    let sqls = Statements::new(database);
     let awaiting: Vec<AwaitingRow<'_>> = settlements
         .iter()
         .filter(|s| s.state == State::AwaitingContact)
         .map(|s| AwaitingRow { id: &s.id, contact_version: s.contact_version })
         .collect();
     if !awaiting.is_empty() {
-        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
+        query(database.dialect.contacts_lock()).fetch_all(&mut **tx).await?;
     }
     let rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
-    let settled = query(sql(sqls.notifications.clone())).bind(text(to_json(&rows))).fetch_all(&mut *tx).await?;
+    let settled = query(sql(sqls.notifications.clone())).bind(text(to_json(&rows))).fetch_all(&mut **tx).await?;
     let settled = settled.iter().map(|row| row.try_get("id")).collect::<Result<HashSet<String>, _>>()?;
     let attempts: Vec<AttemptRow<'_>> = settlements
         .iter()
@@ -189,7 +208,7 @@ async fn write(database: &Database, settlements: &[Settlement], sqls: &Statement
         })
         .collect();
     if !attempts.is_empty() {
-        query(sql(sqls.attempts.clone())).bind(text(to_json(&attempts))).execute(&mut *tx).await?;
+        query(sql(sqls.attempts.clone())).bind(text(to_json(&attempts))).execute(&mut **tx).await?;
     }
     // Only the owner publishes: a notification that was taken over belongs to somebody else's story now.
     let outbox: Vec<OutboxRow<'_>> = settlements
@@ -204,13 +223,12 @@ async fn write(database: &Database, settlements: &[Settlement], sqls: &Statement
         })
         .collect();
     if !outbox.is_empty() {
-        query(sql(sqls.outbox.clone())).bind(text(to_json(&outbox))).execute(&mut *tx).await?;
+        query(sql(sqls.outbox.clone())).bind(text(to_json(&outbox))).execute(&mut **tx).await?;
     }
     if !awaiting.is_empty() {
         let now = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
         let awaiting: Vec<&AwaitingRow<'_>> = awaiting.iter().filter(|a| settled.contains(a.id)).collect();
-        query(sql(sqls.recheck.clone())).bind(text(to_json(&awaiting))).bind(now).execute(&mut *tx).await?;
+        query(sql(sqls.recheck.clone())).bind(text(to_json(&awaiting))).bind(now).execute(&mut **tx).await?;
     }
-    tx.commit().await?;
     Ok(settled.into_iter().collect())
 }

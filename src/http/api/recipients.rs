@@ -144,10 +144,24 @@ pub async fn put_preferences(
         let running = admit_change(&request, &state)?;
         let body = body_text(&body)?;
         let wanted: Preferences = from_json(&body, "").map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        refuse_unknown_fields(&body)?;
         wanted.check().map_err(|(field, rule)| bad(&field, &rule))?;
         let (contacts, id, new) = (Arc::clone(&running.contacts), checked_id(&id)?, wanted.clone());
         stored(&state, async move { contacts.set_preferences(&id, &new).await }).await?;
         Ok(HttpResponse::Ok().json(wanted))
     };
     put().await.unwrap_or_else(refuse)
+}
+
+/// A misspelt field must not pass for a preference that is not there.
+fn refuse_unknown_fields(body: &str) -> Result<(), Refusal> {
+    let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let strange = |at: &str, value: &serde_json::Value, known: &[&str]| {
+        let unknown = value.as_object().and_then(|object| object.keys().find(|key| !known.contains(&key.as_str())));
+        unknown.map_or(Ok(()), |key| Err(bad(&format!("{at}{key}"), "there is no such field")))
+    };
+    strange("", &value, &["optOut", "quietHours"])?;
+    strange("quietHours.", &value["quietHours"], &["from", "to"])?;
+    let mut refusals = value["optOut"].as_array().into_iter().flatten();
+    refusals.try_for_each(|refusal| strange("optOut.", refusal, &["channel", "category"]))
 }

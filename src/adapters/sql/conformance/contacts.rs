@@ -119,7 +119,7 @@ async fn learning_and_waiting_at_once_never_misses_each_other(db: &Fresh) {
         let (id, recipient) = (format!("n{round}"), format!("r{round}"));
         let mut new = new(&id, 0);
         new.request.recipient = Some(recipient.clone());
-        db.insert(&[new]).await.expect("inserted");
+        add(db, &[new]).await.expect("inserted");
         let claimed = claim_one(db, "o", 0).await;
         let wait = settlement(&claimed, "o", State::AwaitingContact, 0);
         let (settled, learnt) =

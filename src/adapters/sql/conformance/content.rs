@@ -27,7 +27,7 @@ async fn a_claim_carries_what_the_request_came_with(db: &Fresh) {
     new.origin.headers.push("none", None);
     new.origin.headers.push("bytes", Some(&[0, 255]));
     let (origin, request) = (new.origin.clone(), new.request.clone());
-    db.insert(&[new]).await.expect("inserted");
+    add(db, &[new]).await.expect("inserted");
     let claimed = claim_one(db, "o", 10).await;
     assert_eq!((claimed.aggregate_id, claimed.channel), (request.aggregate_id, Channel::Email));
     assert_eq!((claimed.template, claimed.recipient), (request.template, request.recipient));
@@ -53,8 +53,8 @@ async fn text_survives_to_the_last_character(db: &Fresh) {
     new.request.aggregate_id = "99.10".to_owned();
     new.request.correlation_id = "null".to_owned();
     new.request.causation_id = Some(ODD.to_owned());
-    db.insert(std::slice::from_ref(&new)).await.expect("inserted");
-    assert_eq!(db.insert(&[new]).await.expect("inserted").duplicates, 1);
+    add(db, std::slice::from_ref(&new)).await.expect("inserted");
+    assert_eq!(add(db, &[new]).await.expect("inserted").duplicates, 1);
     let contact = Recipient { locale: Some(number.clone()), ..with_email(ODD, ODD) };
     db.learn(vec![contact.clone()]).await.expect("learns");
     assert_eq!(db.recipient(ODD).await.expect("reads"), Some(contact.clone()));
@@ -93,7 +93,7 @@ async fn what_a_request_lacks_stays_absent(db: &Fresh) {
     new.request.recipient = None;
     new.request.causation_id = None;
     (new.origin.partition, new.origin.offset, new.origin.key) = (None, None, None);
-    db.insert(&[new]).await.expect("inserted");
+    add(db, &[new]).await.expect("inserted");
     let claimed = claim_one(db, "o", 0).await;
     assert_eq!((claimed.recipient, claimed.contact), (None, None));
     assert_eq!((claimed.origin.partition, claimed.origin.offset, claimed.origin.key), (None, None, None));
@@ -124,7 +124,7 @@ async fn nul_characters_are_refused_for_ever_or_stored(db: &Fresh) {
         let mut odd = new(what, 0);
         edit(&mut odd);
         let id = odd.request.id.clone();
-        if let Some(inserted) = refused(db, what, db.insert(&[odd, new(&format!("beside {what}"), 0)]).await) {
+        if let Some(inserted) = refused(db, what, add(db, &[odd, new(&format!("beside {what}"), 0)]).await) {
             assert_eq!(inserted.new, 2, "{what}");
             let claimed = claim(db, "o", 0, 10).await;
             let odd = claimed.iter().find(|c| c.id == id).expect("stored under its own id");

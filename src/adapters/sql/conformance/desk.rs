@@ -12,23 +12,12 @@ on_both_databases!(
 
 /// Settles what is selected, as the desk does; says how many.
 async fn call_off(database: &Database, selection: &Selection, state: State, now: i64) -> usize {
-    let seized = database.seize(selection, "desk", at(now + LEASE), 100).await.expect("seizes");
-    let settlements: Vec<Settlement> = seized.iter().map(|claimed| settlement(claimed, "desk", state, now)).collect();
-    database.settle(&settlements).await.expect("settles").len()
+    let verdict = |claimed: &Claimed| settlement(claimed, OUT_OF_TURN, state, now);
+    database.call_off(selection, 100, &verdict).await.expect("settles").len()
 }
 
 async fn cancel(database: &Database, id: &str, now: i64) -> bool {
     call_off(database, &Selection::Ids(vec![id.into()]), State::Cancelled, now).await == 1
-}
-
-fn superseded_by(new: &NewNotification) -> Selection {
-    Selection::SupersededBy {
-        about: new.handling.about.clone().expect("about something"),
-        recipient: new.request.recipient.clone(),
-        templates: vec!["order_confirmation".into()],
-        except: new.request.id.clone(),
-        caused_at: new.request.caused_at,
-    }
 }
 
 fn about(id: &str, template: &str, about: &str, received: i64) -> NewNotification {
@@ -48,15 +37,21 @@ async fn a_newer_notification_replaces_those_that_wait_about_the_same(database: 
         about("4", "order_cancelled", "order:1", 0),
         about("5", "order_confirmation", "order:1", 9),
     ];
-    database.insert(&waiting).await.expect("inserts");
-    let newer = about("6", "order_shipped", "order:1", 7);
-    database.insert(std::slice::from_ref(&newer)).await.expect("inserts");
-    assert_eq!(call_off(database, &superseded_by(&newer), State::Suppressed, 8).await, 1);
-    assert_eq!(state(database, "1").await, "suppressed");
+    add(database, &waiting).await.expect("inserts");
+    let mut newer = about("6", "order_shipped", "order:1", 7);
+    newer.handling.supersedes = vec!["order_confirmation".into()];
+    // In the same batch as one that it replaces: nobody may claim that one first.
+    let batch = [about("7", "order_confirmation", "order:1", 6), newer];
+    let replaced = add(database, &batch).await.expect("inserts").replaced;
+    assert_eq!(replaced.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["1", "7"]);
+    for (id, expected) in [("1", "suppressed"), ("7", "suppressed")] {
+        assert_eq!(state(database, id).await, expected, "{id}");
+    }
     for other in ["2", "3", "4", "5", "6"] {
         assert_eq!(state(database, other).await, "pending", "{other}");
     }
-    assert_eq!(call_off(database, &superseded_by(&newer), State::Suppressed, 8).await, 0);
+    let again = add(database, &batch).await.expect("again");
+    assert_eq!((again.new, again.duplicates, again.replaced.len()), (0, 2, 0));
 }
 
 async fn cancelling_reaches_what_waits_and_nothing_else(database: &Fresh) {
@@ -74,10 +69,13 @@ async fn cancelling_reaches_what_waits_and_nothing_else(database: &Fresh) {
 async fn what_is_past_its_time_expires_and_so_does_what_waits_for_a_contact_too_long(database: &Fresh) {
     let mut dated = new("1", 0);
     dated.handling.expires_at = Some(at(100));
-    database.insert(&[dated, new("2", 0), new("3", 50)]).await.expect("inserts");
+    add(database, &[dated, new("2", 0), new("3", 50)]).await.expect("inserts");
     for id in ["2", "3"] {
         let claimed = database.seize(&Selection::Ids(vec![id.into()]), "lane", at(LEASE), 1).await.expect("claims");
-        assert!(settle(database, settlement(&claimed[0], "lane", State::AwaitingContact, 60)).await);
+        assert!(
+            settle(database, settlement(&claimed[0], "lane", State::AwaitingContact, if id == "2" { 0 } else { 50 }))
+                .await
+        );
     }
     let expire = async |channel, by, waiting_since| {
         let expired = Selection::Expired { channel, by: at(by) };

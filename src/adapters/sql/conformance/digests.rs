@@ -30,9 +30,9 @@ async fn followers(database: &Database, leader: &str) -> Vec<String> {
 async fn later_ones_join_the_one_that_collects_and_wait_for_it(database: &Fresh) {
     let mut other = collected("other", 1);
     other.request.recipient = Some("customer-2".into());
-    database.insert(&[collected("1", 0), collected("2", 1), other]).await.expect("inserts");
-    database.insert(&[collected("3", 50)]).await.expect("inserts");
-    assert_eq!(database.insert(&[collected("3", 60)]).await.expect("again").duplicates, 1);
+    add(database, &[collected("1", 0), collected("2", 1), other]).await.expect("inserts");
+    add(database, &[collected("3", 50)]).await.expect("inserts");
+    assert_eq!(add(database, &[collected("3", 60)]).await.expect("again").duplicates, 1);
     assert_eq!(leader_of(database, "1").await, None);
     assert_eq!(leader_of(database, "2").await.as_deref(), Some("1"));
     assert_eq!(leader_of(database, "3").await.as_deref(), Some("1"));
@@ -45,21 +45,21 @@ async fn later_ones_join_the_one_that_collects_and_wait_for_it(database: &Fresh)
 }
 
 async fn nobody_joins_one_that_is_under_way(database: &Fresh) {
-    database.insert(&[collected("1", 0)]).await.expect("inserts");
+    add(database, &[collected("1", 0)]).await.expect("inserts");
     let leader = claim_one(database, "lane", 100).await;
-    database.insert(&[collected("2", 101)]).await.expect("inserts");
+    add(database, &[collected("2", 101)]).await.expect("inserts");
     assert_eq!(leader_of(database, "2").await, None);
     // An attempt was made: its content stands, whatever comes later.
     assert!(begin(database, "lane", "1", 1).await);
     let again = Settlement { attempt: end(1, Outcome::Transient), ..settlement(&leader, "lane", State::Retrying, 110) };
     assert!(settle(database, again).await);
-    database.insert(&[collected("3", 111)]).await.expect("inserts");
+    add(database, &[collected("3", 111)]).await.expect("inserts");
     assert_eq!(leader_of(database, "3").await.as_deref(), Some("2"));
 }
 
 async fn followers_go_on_by_themselves_when_their_leader_is_settled_without_them(database: &Fresh) {
     let all = ["1", "2", "3", "4"].map(|id| collected(id, 0));
-    database.insert(&all).await.expect("inserts");
+    add(database, &all).await.expect("inserts");
     assert_eq!(database.release_followers(Channel::Email, at(2)).await.expect("looks"), 0);
     let leader = claim_one(database, "lane", 100).await;
     assert!(settle(database, settlement(&leader, "lane", State::Failed, 101)).await);
@@ -73,7 +73,7 @@ async fn two_instances_begin_one_digest(database: &Fresh) {
     let other = database.again().await;
     let batch = |from: usize| (from..from + 20).map(|n| collected(&n.to_string(), 0)).collect::<Vec<_>>();
     let (here, there) = (batch(0), batch(20));
-    let (a, b) = tokio::join!(database.insert(&here), other.insert(&there));
+    let (a, b) = tokio::join!(add(database, &here), add(&other, &there));
     assert_eq!(a.expect("inserts").new + b.expect("inserts").new, 40);
     let leader = claim_one(database, "lane", 100).await;
     assert_eq!(followers(database, &leader.id).await.len(), 39);

@@ -53,7 +53,7 @@ async fn what_is_still_leased_is_not_taken_over(db: &Fresh) {
 async fn a_take_over_keeps_to_its_channel_and_its_limit(db: &Fresh) {
     let mut sms = new("sms", 0);
     sms.request.channel = Channel::Sms;
-    db.insert(&[new("late", 50), new("a", 0), new("b", 0), sms]).await.expect("inserted");
+    add(db, &[new("late", 50), new("a", 0), new("b", 0), sms]).await.expect("inserted");
     assert_eq!(claim(db, "gone", 0, 10).await.len(), 2);
     assert_eq!(claim(db, "gone", 50, 10).await.len(), 1);
     let of_sms = ClaimRequest { channel: Channel::Sms, ..asking("gone", 0, 10) };

@@ -8,7 +8,7 @@ use tokio::sync::Barrier;
 
 use super::*;
 use crate::ports::contacts::Contacts as _;
-use crate::ports::ledger::{Inserted, OutboxKind, OutboxMessage};
+use crate::ports::ledger::{OutboxKind, OutboxMessage};
 use crate::ports::outbox::Outbox as _;
 
 on_both_databases! {
@@ -26,22 +26,26 @@ on_both_databases! {
     new_work_is_announced,
 }
 
+fn counts(inserted: &Inserted) -> (u64, u64) {
+    (inserted.new, inserted.duplicates)
+}
+
 async fn what_is_known_already_changes_nothing_and_is_counted(db: &Fresh) {
     let batch = [new("a", 0), new("b", 0), new("a", 5)];
-    assert_eq!(db.insert(&batch).await.expect("inserted"), Inserted { new: 2, duplicates: 1 });
+    assert_eq!(counts(&add(db, &batch).await.expect("inserted")), (2, 1));
     let before = shown(db, "a").await;
     let mut other = new("a", 9);
     other.request.template = "another".to_owned();
-    assert_eq!(db.insert(&[other, new("c", 0)]).await.expect("inserted"), Inserted { new: 1, duplicates: 1 });
+    assert_eq!(counts(&add(db, &[other, new("c", 0)]).await.expect("inserted")), (1, 1));
     assert_eq!(shown(db, "a").await, before);
-    assert_eq!(db.insert(&batch).await.expect("inserted"), Inserted { new: 0, duplicates: 3 });
-    assert_eq!(db.insert(&[]).await.expect("inserted"), Inserted::default());
+    assert_eq!(counts(&add(db, &batch).await.expect("inserted")), (0, 3));
+    assert_eq!(counts(&add(db, &[]).await.expect("inserted")), (0, 0));
     // Neither does it return what is settled already.
     let claimed = claim(db, "o", 0, 10).await;
     for claimed in &claimed {
         assert!(settle(db, settlement(claimed, "o", State::Sent, 1)).await);
     }
-    assert_eq!(db.insert(&batch).await.expect("inserted").new, 0);
+    assert_eq!(add(db, &batch).await.expect("inserted").new, 0);
     assert!(claim(db, "o", 100, 10).await.is_empty());
     assert!(db.notification("nobody").await.expect("reads").is_none());
 }
@@ -50,11 +54,11 @@ async fn a_claim_takes_what_is_due_of_its_channel_and_lane_in_due_order_up_to_it
     let mut sms = new("sms", 0);
     sms.request.channel = Channel::Sms;
     let lane_1 = new("lane 1", -10);
-    db.insert(&[lane_1, sms]).await.expect("inserted");
+    add(db, &[lane_1, sms]).await.expect("inserted");
     let claimed = claim_one(db, "o", 0).await;
     assert!(settle(db, Settlement { lane: 1, ..settlement(&claimed, "o", State::Retrying, 0) }).await);
     let batch = [new("late", 101), new("third", 100), new("first", 3), new("second", 20), new("fourth", 100)];
-    db.insert(&batch).await.expect("inserted");
+    add(db, &batch).await.expect("inserted");
     assert_eq!(ids(&claim(db, "o", 100, 3).await), ["first", "second", "third"]);
     assert_eq!(ids(&claim(db, "o", 100, 3).await), ["fourth"]);
     assert!(claim(db, "o", 100, 3).await.is_empty());
@@ -68,7 +72,7 @@ async fn a_claim_keeps_to_its_limit_when_the_statistics_say_that_the_table_is_em
     insert(db, &["0"]).await;
     query("ANALYZE").execute(&db.write).await.expect("analyses");
     let batch: Vec<NewNotification> = (1..15).map(|n| new(&n.to_string(), n)).collect();
-    db.insert(&batch).await.expect("inserted");
+    add(db, &batch).await.expect("inserted");
     assert_eq!(ids(&claim(db, "a", 100, 3).await), ["0", "1", "2"]);
     let until = at(100 + 2 * LEASE);
     let taken = db.take_over(Channel::Email, "b", at(100 + LEASE + 1), until, 2).await.expect("takes over");
@@ -77,7 +81,7 @@ async fn a_claim_keeps_to_its_limit_when_the_statistics_say_that_the_table_is_em
 
 async fn no_notification_is_claimed_twice(db: &Fresh) {
     let batch: Vec<NewNotification> = (0..400).map(|n| new(&n.to_string(), n / 40)).collect();
-    db.insert(&batch).await.expect("inserted");
+    add(db, &batch).await.expect("inserted");
     let (other, barrier) = (db.again().await, Arc::new(Barrier::new(8)));
     let claimers = (0..8).map(|n| {
         let (database, barrier) = (if n % 2 == 0 { db.database.clone() } else { other.clone() }, Arc::clone(&barrier));
@@ -195,7 +199,7 @@ async fn a_late_answer_of_a_former_owner_changes_nothing(db: &Fresh) {
 
 async fn what_is_retried_comes_due_at_its_time_only(db: &Fresh) {
     assert_eq!(db.next_due(Channel::Email, 0).await.expect("reads"), None);
-    db.insert(&[new("n", 5)]).await.expect("inserted");
+    add(db, &[new("n", 5)]).await.expect("inserted");
     assert_eq!(db.next_due(Channel::Email, 0).await.expect("reads"), Some(at(5)));
     let claimed = claim_one(db, "o", 5).await;
     assert_eq!(db.next_due(Channel::Email, 0).await.expect("reads"), None);
@@ -245,7 +249,7 @@ async fn the_notifications_of_an_event_are_found(db: &Fresh) {
     a.request.causation_id = Some("event".to_owned());
     b.request.causation_id = Some("event".to_owned());
     c.request.causation_id = None;
-    db.insert(&[a, b, c, new("d", 0)]).await.expect("inserted");
+    add(db, &[a, b, c, new("d", 0)]).await.expect("inserted");
     let claimed = claim(db, "o", 0, 1).await;
     assert!(settle(db, settlement(&claimed[0], "o", State::Failed, 0)).await);
     let events = ["event".to_owned(), "cause of d".to_owned(), "cause of nothing".to_owned()];
@@ -268,7 +272,7 @@ async fn new_work_is_announced(db: &Fresh) {
     assert!(!announced());
     insert(db, &["n"]).await;
     assert!(announced());
-    db.insert(&[new("n", 0)]).await.expect("inserted");
+    add(db, &[new("n", 0)]).await.expect("inserted");
     assert!(!announced(), "a duplicate is no work");
     let claimed = claim_one(db, "o", 0).await;
     assert!(settle(db, settlement(&claimed, "o", State::Retrying, 0)).await);

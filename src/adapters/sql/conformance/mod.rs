@@ -17,8 +17,8 @@ use crate::domain::notification::Request;
 use crate::domain::recipient::Recipient;
 use crate::domain::record::Headers;
 use crate::ports::ledger::{
-    AttemptEnd, AttemptStart, ClaimRequest, Claimed, Handling, NewNotification, NotificationLedger as _,
-    NotificationView, Outcome, Search, Selection, Settlement, State,
+    AttemptEnd, AttemptStart, ClaimRequest, Claimed, Handling, Inserted, LedgerError, NewNotification,
+    NotificationLedger as _, NotificationView, OUT_OF_TURN, Outcome, Search, Selection, Settlement, State,
 };
 
 /// Makes two tests of each case, one for each database.
@@ -147,9 +147,20 @@ fn new(id: &str, received: i64) -> NewNotification {
     NewNotification { request, origin, received_at: at(received), handling: Handling::default() }
 }
 
+/// Inserts; what is replaced is suppressed.
+async fn add(database: &Database, batch: &[NewNotification]) -> Result<Inserted, LedgerError> {
+    let replaced = |new: &NewNotification, old: &Claimed| settlement(old, OUT_OF_TURN, State::Suppressed, millis(new));
+    database.insert(batch, &replaced).await
+}
+
+/// When it arrived, as [`at`] counts.
+fn millis(new: &NewNotification) -> i64 {
+    new.received_at.as_millisecond() - at(0).as_millisecond()
+}
+
 async fn insert(database: &Database, ids: &[&str]) {
     let batch: Vec<NewNotification> = ids.iter().map(|id| new(id, 0)).collect();
-    let inserted = database.insert(&batch).await.expect("inserted");
+    let inserted = add(database, &batch).await.expect("inserted");
     assert_eq!(inserted.new, ids.len() as u64);
 }
 

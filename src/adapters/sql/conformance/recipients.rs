@@ -83,7 +83,7 @@ async fn sent_notifications_are_counted_for_the_throttle(database: &Fresh) {
     insert(database, &["1", "2", "3"]).await;
     let mut critical = new("4", 0);
     critical.handling.critical = true;
-    database.insert(&[critical]).await.expect("inserts");
+    add(database, &[critical]).await.expect("inserts");
     for (index, claimed) in claim(database, "lane", 0, 4).await.iter().enumerate() {
         let state = if claimed.id == "3" { State::Failed } else { State::Sent };
         assert!(settle(database, settlement(claimed, "lane", state, 10 + index as i64)).await);

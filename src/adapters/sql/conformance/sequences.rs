@@ -273,7 +273,7 @@ async fn run(steps: Vec<Step>) -> TestCaseResult {
             new
         })
         .collect();
-    fresh.insert(&batch).await.expect("inserted");
+    add(&fresh, &batch).await.expect("inserted");
     let mut model = Model {
         db: &fresh,
         now: 0,
