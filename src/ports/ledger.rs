@@ -195,6 +195,8 @@ pub struct Claimed {
     pub digest_id: Option<String>,
     pub correlation_id: String,
     pub caused_at: Timestamp,
+    /// When it is or was to be tried, unless it waits for something else.
+    pub due: Option<Timestamp>,
     /// The request's envelope.
     pub request_json: String,
     /// Rounds of the retry schedule used up.
