@@ -14,13 +14,13 @@ use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
 use crate::ports::provider::{Accepted, SendError};
 use crate::telemetry::events::{self, Wait};
 
-/// A notification that goes back as it was: due at once, or behind its leader.
+/// A notification that goes back as it was: to its time, which may not have come, or to the digest that carries it.
 pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
     if claimed.digest_id.is_some() {
         return unsent(claimed, owner, State::Pending, now);
     }
     let state = if claimed.attempts == 0 { State::Pending } else { State::Retrying };
-    Settlement { next_attempt_at: Some(now), ..unsent(claimed, owner, state, now) }
+    Settlement { next_attempt_at: Some(claimed.due.unwrap_or(now)), ..unsent(claimed, owner, state, now) }
 }
 
 /// A notification that waits until a later time, without an attempt.
@@ -181,6 +181,31 @@ pub fn conclude_interrupted(
     now: Timestamp,
 ) -> Settlement {
     events::provider_answered(provider, Outcome::Unknown.as_str());
+    interrupted(claimed, provider, rules, owner, now)
+}
+
+/// The settlement of a notification that travelled with an interrupted one: it fares as that one does.
+pub fn conclude_interrupted_follower(
+    leader: &Claimed,
+    follower: &Claimed,
+    provider: &str,
+    rules: Rules<'_>,
+    owner: &str,
+    now: Timestamp,
+) -> Settlement {
+    let Claimed { round, lane, unknowns, attempts, .. } = *leader;
+    let settlement = interrupted(
+        // Its row has no attempts of its own; they only count for what is told.
+        &Claimed { round, lane, unknowns, attempts, ..follower.clone() },
+        provider,
+        rules,
+        owner,
+        now,
+    );
+    if settlement.state == State::Retrying { put_back(follower, owner, now) } else { settlement }
+}
+
+fn interrupted(claimed: &Claimed, provider: &str, rules: Rules<'_>, owner: &str, now: Timestamp) -> Settlement {
     let error = SendError::Unknown("the process ended before the provider's answer".to_owned());
     // The database counted this unknown when it took the notification over; the rule asks for those before it.
     let before = Claimed { unknowns: claimed.unknowns.saturating_sub(1), ..claimed.clone() };

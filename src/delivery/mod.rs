@@ -23,3 +23,8 @@ pub mod template_settings;
 pub mod templates;
 pub mod under_way;
 pub mod unsubscribe;
+
+#[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
+mod state_tests;

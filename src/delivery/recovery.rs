@@ -1,12 +1,13 @@
 //! Leases: renewing our own, and taking over notifications whose owner is gone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{conclude_interrupted, count_settled, put_back};
+use super::attempt::{conclude_interrupted, conclude_interrupted_follower, count_settled, put_back};
 use super::decide::{OnUnknown, Rules};
 use super::desk::Desk;
 use super::held::Held;
@@ -79,23 +80,46 @@ impl LeaseKeeper {
             }
             let interrupted = taken.iter().filter(|(_, provider)| provider.is_some()).count();
             tracing::warn!(channel = %self.channel, notifications = taken.len(), interrupted, "took over from an owner that is gone");
-            let settlements: Vec<Settlement> =
-                taken.iter().map(|(claimed, provider)| self.conclude(claimed, provider.as_deref(), now)).collect();
+            let settlements = self.conclude_all(&taken, now);
             count_settled(&settlements, &ledger.settle(&settlements).await?);
         }
     }
 
+    fn conclude_all(&self, taken: &[(Claimed, Option<String>)], now: Timestamp) -> Vec<Settlement> {
+        let providers = taken.iter().filter_map(|(claimed, provider)| Some((claimed, provider.as_deref()?)));
+        let interrupted: HashMap<&str, (&Claimed, &str)> =
+            providers.map(|(claimed, provider)| (claimed.id.as_str(), (claimed, provider))).collect();
+        let conclude = |(claimed, provider): &(Claimed, Option<String>)| {
+            // Whoever has the digest may have what travelled with it.
+            match claimed.digest_id.as_deref().and_then(|leader| interrupted.get(leader)) {
+                Some((leader, provider)) => self.conclude_follower(leader, provider, claimed, now),
+                None => self.conclude(claimed, provider.as_deref(), now),
+            }
+        };
+        taken.iter().map(conclude).collect()
+    }
+
     fn conclude(&self, claimed: &Claimed, interrupted: Option<&str>, now: Timestamp) -> Settlement {
-        let lanes = self.lanes.len() as u16;
         let Some(provider) = interrupted else {
-            let lane = if claimed.lane < lanes { claimed.lane } else { 0 };
+            let lane = if usize::from(claimed.lane) < self.lanes.len() { claimed.lane } else { 0 };
             return put_back(&Claimed { lane, ..claimed.clone() }, &self.owner, now);
         };
-        // Only the provider that may have it knows its idempotency key. If it is no longer there, a person decides.
+        let (lane, rules) = self.rules_of(provider);
+        conclude_interrupted(&Claimed { lane, ..claimed.clone() }, provider, rules, &self.owner, now)
+    }
+
+    fn conclude_follower(&self, leader: &Claimed, provider: &str, follower: &Claimed, now: Timestamp) -> Settlement {
+        let (lane, rules) = self.rules_of(provider);
+        let leader = Claimed { lane, ..leader.clone() };
+        conclude_interrupted_follower(&leader, follower, provider, rules, &self.owner, now)
+    }
+
+    /// Only the provider that may have a notification knows its idempotency key. If it is no longer there, a person
+    /// decides.
+    fn rules_of(&self, provider: &str) -> (u16, Rules<'_>) {
         let lane = self.lanes.iter().find(|lane| lane.name == provider);
-        let claimed = Claimed { lane: lane.map_or(0, |lane| lane.index), ..claimed.clone() };
         let on_unknown = lane.map_or(OnUnknown::Hold, |lane| lane.on_unknown);
-        let rules = Rules { lanes, schedule: &self.context.schedule, on_unknown };
-        conclude_interrupted(&claimed, provider, rules, &self.owner, now)
+        let rules = Rules { lanes: self.lanes.len() as u16, schedule: &self.context.schedule, on_unknown };
+        (lane.map_or(0, |lane| lane.index), rules)
     }
 }

@@ -208,6 +208,8 @@ pub struct Claimed {
     pub reopened: u32,
     pub correlation_id: String,
     pub caused_at: Timestamp,
+    /// When it is or was to be tried, unless it waits for something else.
+    pub due: Option<Timestamp>,
     /// The request's envelope.
     pub request_json: String,
     /// Rounds of the retry schedule used up.

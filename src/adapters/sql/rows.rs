@@ -39,7 +39,7 @@ pub fn claimed(row: &AnyRow) -> Result<((i64, i64), Claimed), Error> {
     let channel: String = row.try_get("channel")?;
     let channel: Channel = channel.parse().map_err(|e| bad_column("channel", format!("{e}")))?;
     let optional = |column: &str| row.try_get::<Option<i64>, _>(column);
-    let due = optional("next_attempt_at")?.unwrap_or_default();
+    let due = optional("next_attempt_at")?;
     let claimed = Claimed {
         id: row.try_get("id")?,
         aggregate_id: row.try_get("aggregate_id")?,
@@ -56,6 +56,7 @@ pub fn claimed(row: &AnyRow) -> Result<((i64, i64), Claimed), Error> {
         reopened: row.try_get::<i64, _>("reopened")? as u32,
         correlation_id: row.try_get("correlation_id")?,
         caused_at: timestamp(row.try_get("caused_at")?),
+        due: due.map(timestamp),
         request_json: row.try_get("request")?,
         round: row.try_get::<i64, _>("round")? as u16,
         lane: row.try_get::<i64, _>("lane")? as u16,
@@ -70,7 +71,7 @@ pub fn claimed(row: &AnyRow) -> Result<((i64, i64), Claimed), Error> {
             headers_json: row.try_get("headers")?,
         },
     };
-    Ok(((due, row.try_get("seq")?), claimed))
+    Ok(((due.unwrap_or_default(), row.try_get("seq")?), claimed))
 }
 
 /// Reads a notification as it is shown, without its attempts.

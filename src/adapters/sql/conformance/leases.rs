@@ -7,6 +7,8 @@ on_both_databases! {
     what_is_still_leased_is_not_taken_over,
     a_take_over_keeps_to_its_channel_and_its_limit,
     a_take_over_that_is_interrupted_itself_forgets_nothing,
+    what_was_seized_and_left_still_knows_its_time,
+    a_clock_that_goes_backwards_frees_nothing_early,
     a_renewed_lease_holds,
     two_instances_never_take_over_the_same_notification,
 }
@@ -77,6 +79,29 @@ async fn a_take_over_that_is_interrupted_itself_forgets_nothing(db: &Fresh) {
     assert_eq!(taken.len(), 1);
     assert_eq!(taken[0].1.as_deref(), Some("mail"), "it would be sent again, whatever `on_unknown` says");
     assert_eq!((taken[0].0.attempts, taken[0].0.unknowns), (1, 1));
+}
+
+async fn what_was_seized_and_left_still_knows_its_time(db: &Fresh) {
+    let mut dated = new("dated", 0);
+    dated.request.send_at = Some(at(10 * LEASE));
+    add(db, &[dated]).await.expect("inserts");
+    let selection = Selection::Ids(vec!["dated".into()]);
+    assert_eq!(db.seize(&selection, "gone", at(LEASE), 10).await.expect("seizes").len(), 1);
+    let taken = take_over(db, "heir", LEASE + 1).await;
+    assert_eq!(taken[0].0.due, Some(at(10 * LEASE)));
+}
+
+async fn a_clock_that_goes_backwards_frees_nothing_early(db: &Fresh) {
+    insert(db, &["leased"]).await;
+    add(db, &[new("due", 5 * LEASE)]).await.expect("inserts");
+    assert_eq!(ids(&claim(db, "o", 2 * LEASE, 10).await), ["leased"]);
+    for earlier in [2 * LEASE - 1, LEASE, 0, -100 * LEASE] {
+        assert!(take_over(db, "heir", earlier).await.is_empty(), "its lease is in the future");
+        assert!(claim(db, "heir", earlier, 10).await.is_empty(), "its time is in the future");
+    }
+    // What was over once is over again when the clock comes back, and has not been given to anybody meanwhile.
+    assert_eq!(set_of(take_over(db, "heir", 3 * LEASE + 1).await.iter().map(|(c, _)| c)), BTreeSet::from(["leased"]));
+    assert_eq!(ids(&claim(db, "heir", 5 * LEASE, 10).await), ["due"]);
 }
 
 async fn a_renewed_lease_holds(db: &Fresh) {
