@@ -120,6 +120,19 @@ impl Door {
         Ok(new.request.id)
     }
 
+    /// Lets a notification that was not sent begin anew. False when there is none, or nobody who could carry it.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
+        let known = self.ledger.notification(id).await?;
+        let channel = known.and_then(|view| view.channel.parse::<Channel>().ok());
+        match channel.filter(|channel| self.channels.contains(channel)) {
+            Some(_) => self.ledger.reopen(id, now).await,
+            None => Ok(false),
+        }
+    }
+
     /// Whether the notification that has the id already asks for the same.
     async fn is_same(&self, new: &NewNotification) -> Result<bool, DoorError> {
         let known = self.ledger.request_of(&new.request.id).await?;

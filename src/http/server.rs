@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 
 use actix_web::dev::ServerHandle;
+use actix_web::error::InternalError;
+use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 
 use super::limits::{Limits, enforce};
+use super::problem::problem;
 use super::state::SharedState;
 use super::{api, health, unsubscribe, webhooks};
 
@@ -36,6 +39,12 @@ impl HttpServerHandle {
     }
 }
 
+/// What cannot even be read as a request of this API.
+fn malformed(part: &str, error: &dyn std::fmt::Display) -> actix_web::Error {
+    let detail = format!("the {part} is malformed: {error}");
+    InternalError::from_response(detail.clone(), problem(StatusCode::BAD_REQUEST, &detail)).into()
+}
+
 /// Starts listening, on the current actix system.
 ///
 /// # Errors
@@ -48,6 +57,9 @@ pub fn start(address: SocketAddr, limits: Limits, state: SharedState) -> Result<
         App::new()
             .app_data(state.clone())
             .app_data(limits.clone())
+            .app_data(web::PayloadConfig::new(limits.max_body_bytes as usize))
+            .app_data(web::QueryConfig::default().error_handler(|error, _| malformed("query", &error)))
+            .app_data(web::PathConfig::default().error_handler(|error, _| malformed("path", &error)))
             .wrap(from_fn(enforce))
             .service(health::health)
             .service(health::live)

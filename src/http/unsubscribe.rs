@@ -28,14 +28,13 @@ fn page(content: &str) -> HttpResponse {
         .body(PAGE.replacen("CONTENT", content, 1))
 }
 
+type Refusal = (StatusCode, &'static str);
+
 /// What the link does, if this service made it.
-fn read<'a>(state: &'a SharedState, token: &str) -> Result<(&'a RunningParts, Unsubscribe), HttpResponse> {
-    let Some(running) = state.running.get() else {
-        return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the service is starting"));
-    };
+fn read<'a>(state: &'a SharedState, token: &str) -> Result<(&'a RunningParts, Unsubscribe), Refusal> {
+    let running = state.running.get().ok_or((StatusCode::SERVICE_UNAVAILABLE, "the service is starting"))?;
     let wanted = running.unsubscribe.as_ref().and_then(|links| links.read(token));
-    let wanted = wanted.ok_or_else(|| problem(StatusCode::NOT_FOUND, "this link leads nowhere"))?;
-    Ok((running, wanted))
+    Ok((running, wanted.ok_or((StatusCode::NOT_FOUND, "this link leads nowhere"))?))
 }
 
 fn escaped(text: &str) -> String {
@@ -50,7 +49,7 @@ pub async fn look(token: web::Path<String>, state: web::Data<SharedState>) -> Ht
              <form method=\"post\"><button>Unsubscribe</button></form>",
             escaped(&wanted.category)
         )),
-        Err(refusal) => refusal,
+        Err((status, detail)) => problem(status, detail),
     }
 }
 
@@ -58,7 +57,7 @@ pub async fn look(token: web::Path<String>, state: web::Data<SharedState>) -> Ht
 pub async fn unsubscribe(token: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
     let (running, wanted) = match read(&state, &token) {
         Ok(found) => found,
-        Err(refusal) => return refusal,
+        Err((status, detail)) => return problem(status, detail),
     };
     let contacts = Arc::clone(&running.contacts);
     let refusal = OptOut { channel: wanted.channel.as_str().to_owned(), category: wanted.category.clone() };

@@ -2,13 +2,13 @@
 
 use sqlx::{Any, Row as _, Transaction, query};
 
-use super::database::{Database, bounded};
+use super::database::{Database, bounded, sql};
 use crate::domain::bytes;
 use crate::ports::contacts::Erased;
 use crate::ports::ledger::LedgerError;
 
 /// Dead letters that are looked through together.
-const PAGE: i64 = 200;
+const PAGE: i64 = 20;
 
 const NOTIFICATIONS: &str = "UPDATE notifications
     SET recipient = NULL, about = NULL, request = '{}', headers = '[]', origin_key = NULL, receipt = NULL,
@@ -23,6 +23,10 @@ const ATTEMPTS: &str =
 pub(super) async fn erase(database: &Database, id: &str) -> Result<Erased, LedgerError> {
     let mut erased = bounded(async {
         let mut tx = database.begin().await?;
+        // The rows before their attempts, as everybody locks them.
+        let lock =
+            format!("SELECT id FROM notifications WHERE recipient = $1 ORDER BY id {}", database.dialect.for_update());
+        query(sql(lock)).bind(id.to_owned()).fetch_all(&mut *tx).await?;
         let erased = Erased {
             recipients: change(&mut tx, "DELETE FROM recipients WHERE id = $1", id).await?,
             preferences: change(&mut tx, "DELETE FROM preferences WHERE recipient = $1", id).await?,
@@ -47,12 +51,20 @@ async fn change(tx: &mut Transaction<'static, Any>, statement: &'static str, id:
 
 /// A letter holds the event as it came, in whatever spelling: each is looked through, page by page.
 async fn erase_letters(database: &Database, id: &str) -> Result<u64, LedgerError> {
-    let page = "SELECT id, letter, payload FROM dead_letters WHERE id > $1 ORDER BY id LIMIT $2";
+    // The database finds candidates; only what it cannot read has to be looked into here.
+    let page = "SELECT id, letter, payload FROM dead_letters
+         WHERE id > $1 AND (letter LIKE $3 ESCAPE '!' OR payload IS NOT NULL
+                            OR letter LIKE '%\"originalMessageEncoding\":\"base64\"%')
+         ORDER BY id LIMIT $2";
+    let pattern = format!("%{}%", like(&serde_json::to_string(id).unwrap_or_default()));
     let clear =
         "UPDATE dead_letters SET letter = '{}', payload = NULL, reason = 'erased', state = 'archived' WHERE id = $1";
     let (mut last, mut erased) = (String::new(), 0);
     loop {
-        let rows = bounded(async { query(page).bind(last.clone()).bind(PAGE).fetch_all(&database.read).await }).await?;
+        let rows = bounded(async {
+            query(page).bind(last.clone()).bind(PAGE).bind(pattern.clone()).fetch_all(&database.read).await
+        })
+        .await?;
         let Some(newest) = rows.last() else { return Ok(erased) };
         let read = |row: &sqlx::any::AnyRow| Ok((row.try_get("id")?, row.try_get("letter")?, row.try_get("payload")?));
         last = bounded(async { newest.try_get("id") }).await?;
@@ -64,6 +76,11 @@ async fn erase_letters(database: &Database, id: &str) -> Result<u64, LedgerError
             }
         }
     }
+}
+
+/// A text as it stands in a LIKE pattern.
+fn like(text: &str) -> String {
+    text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
 }
 
 /// True when a letter or its payload has the id as a whole JSON string, also within a base64 message.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::database::{Database, bounded, sql};
 use super::insert::{insert, text};
-use super::rows::{CLAIM_COLUMNS, attempt, claimed, millis, state, timestamp, view};
+use super::rows::{CLAIM_COLUMNS, VIEW_COLUMNS, attempt, claimed, millis, state, timestamp, view};
 use super::settle::settle;
 use super::wake::Wake;
 use super::{contacts, digests, preferences, retention, search, seize, wake};
@@ -367,10 +367,8 @@ impl NotificationLedger for Database {
 
     async fn notification(&self, id: &str) -> Result<Option<NotificationView>, LedgerError> {
         bounded(async {
-            let found = query("SELECT * FROM notifications WHERE id = $1")
-                .bind(id.to_owned())
-                .fetch_optional(&self.read)
-                .await?;
+            let statement = format!("SELECT {VIEW_COLUMNS} FROM notifications WHERE id = $1");
+            let found = query(sql(statement)).bind(id.to_owned()).fetch_optional(&self.read).await?;
             let Some(row) = found else { return Ok(None) };
             let mut view = view(&row)?;
             let attempts = query("SELECT * FROM notification_attempts WHERE notification_id = $1 ORDER BY number")

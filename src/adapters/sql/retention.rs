@@ -23,7 +23,10 @@ pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize)
          ON CONFLICT (day, channel, template, state) DO UPDATE SET total = notification_totals.total + excluded.total"
     );
     let delete = |table: &str, column: &str| format!("DELETE FROM {table} WHERE {column} IN (SELECT r.id FROM {rows})");
+    let inbox = "DELETE FROM inbox WHERE seq IN (
+             SELECT seq FROM (SELECT seq, created_at FROM inbox ORDER BY seq LIMIT $2) AS oldest WHERE created_at < $1)";
     bounded(async {
+        query(inbox).bind(millis(before)).bind(limit as i64).execute(&database.write).await?;
         let mut tx = database.begin().await?;
         let found = query(sql(choose)).bind(millis(before)).bind(limit as i64).fetch_all(&mut *tx).await?;
         if found.is_empty() {

@@ -14,6 +14,10 @@ pub const CLAIM_COLUMNS: &str = "seq, id, aggregate_id, channel, recipient, temp
      origin_topic, origin_partition, origin_offset, origin_key, headers, lane, round, attempts, unknowns, \
      next_attempt_at, first_failure_at, critical, expires_at, digest_id, reopened";
 
+/// The columns of a notification as it is shown: not its request, which may be large.
+pub const VIEW_COLUMNS: &str = "seq, id, state, channel, recipient, template, category, created_at, settled_at, receipt, \
+     reason, next_attempt_at, expires_at, digest_id, correlation_id, causation_id";
+
 /// Milliseconds since 1970.
 pub fn millis(at: Timestamp) -> i64 {
     at.as_millisecond()

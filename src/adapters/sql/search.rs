@@ -7,7 +7,7 @@ use sqlx::{Row as _, query};
 
 use super::database::{Database, bounded, sql};
 use super::ledger::id_rows;
-use super::rows::{attempt, millis, view};
+use super::rows::{VIEW_COLUMNS, attempt, millis, view};
 use crate::ports::ledger::{AttemptView, LedgerError, NotificationView, Search};
 
 /// A condition and the value that it is bound to.
@@ -41,7 +41,10 @@ pub(super) async fn search(database: &Database, search: &Search) -> Result<Vec<(
     if !narrowed.is_empty() {
         narrowed.insert_str(0, "WHERE ");
     }
-    let statement = format!("SELECT * FROM notifications {narrowed} ORDER BY seq DESC LIMIT ${}", conditions.len() + 1);
+    let statement = format!(
+        "SELECT {VIEW_COLUMNS} FROM notifications {narrowed} ORDER BY seq DESC LIMIT ${}",
+        conditions.len() + 1
+    );
     let row = |row: &AnyRow| Ok((row.try_get("seq")?, view(row)?));
     bounded(async {
         let mut query = query(sql(statement));

@@ -1,6 +1,7 @@
 //! `/api/v1/recipients/{id}/inbox`: what a recipient reads in the application itself, live if wanted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -14,9 +15,11 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::notifications::page_size;
 use super::{admit, admit_change, ask, none_if_refused, refuse, stored};
-use crate::http::state::SharedState;
+use crate::http::state::{Phase, SharedState};
 use crate::ports::inbox::Inbox;
 
+/// Each is a connection that stays.
+const MAX_LISTENERS: usize = 1000;
 /// Proxies end connections over which nothing comes for long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
@@ -83,12 +86,16 @@ pub async fn follow(request: HttpRequest, id: web::Path<String>, state: web::Dat
         Ok(running) => running,
         Err(refusal) => return refuse(refusal),
     };
+    let Some(place) = Place::take() else {
+        return refuse((StatusCode::SERVICE_UNAVAILABLE, "too many inboxes are followed at once".to_owned()));
+    };
     let listener = Listener {
         changes: running.inbox.changes(),
         inbox: Arc::clone(&running.inbox),
         id: id.into_inner(),
         state: state.clone(),
-        first: true,
+        said: None,
+        _place: place,
     };
     HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -105,35 +112,69 @@ struct Listener {
     inbox: Arc<dyn Inbox>,
     id: String,
     state: web::Data<SharedState>,
-    first: bool,
+    /// What was said last.
+    said: Option<u64>,
+    _place: Place,
+}
+
+/// A place among the listeners; dropping it makes room.
+struct Place;
+
+static LISTENERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Place {
+    fn take() -> Option<Self> {
+        let free = |taken: usize| (taken < MAX_LISTENERS).then_some(taken + 1);
+        LISTENERS.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        LISTENERS.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Listener {
-    /// The next event; `None` when the service ends.
+    /// The next event; `None` when the service ends. What is missed, or cannot be asked now, is found at the next
+    /// heartbeat.
     async fn next(&mut self) -> Option<Bytes> {
-        let mut phase = self.state.phase.clone();
-        let mut heartbeat = std::pin::pin!(tokio::time::sleep(HEARTBEAT));
-        while !std::mem::take(&mut self.first) {
-            tokio::select! {
-                changed = self.changes.recv() => match changed {
-                    Ok(recipient) if recipient == self.id => break,
-                    Ok(_) => {}
-                    // Too many changes at once: one of them may have been this recipient's.
-                    Err(RecvError::Lagged(_)) => break,
-                    Err(RecvError::Closed) => return None,
-                },
-                () = &mut heartbeat => return Some(Bytes::from_static(b": still here\n\n")),
-                changed = phase.changed() => changed.ok()?,
-            }
-            if *phase.borrow() == crate::http::state::Phase::Draining {
-                return None;
-            }
+        if self.said.is_some() {
+            self.changed().await?;
         }
         let (inbox, id) = (Arc::clone(&self.inbox), self.id.clone());
         let question = async move { inbox.unread(&id).await.map_err(|e| e.to_string()) };
         match ask(&self.state, question).await {
-            Ok(unread) => Some(Bytes::from(format!("event: unread\ndata: {{\"unread\":{unread}}}\n\n"))),
-            Err(_) => None,
+            Ok(unread) if self.said != Some(unread) => {
+                self.said = Some(unread);
+                Some(Bytes::from(format!("event: unread\ndata: {{\"unread\":{unread}}}\n\n")))
+            }
+            Ok(_) => Some(Bytes::from_static(b": still here\n\n")),
+            Err(_) => {
+                self.said.get_or_insert(u64::MAX);
+                Some(Bytes::from_static(b": the inbox cannot be read now\n\n"))
+            }
+        }
+    }
+
+    /// Waits for a change of the inbox or a heartbeat.
+    async fn changed(&mut self) -> Option<()> {
+        let mut phase = self.state.phase.clone();
+        let mut heartbeat = std::pin::pin!(tokio::time::sleep(HEARTBEAT));
+        loop {
+            if *phase.borrow() == Phase::Draining {
+                return None;
+            }
+            tokio::select! {
+                changed = self.changes.recv() => match changed {
+                    Ok(recipient) if recipient == self.id => return Some(()),
+                    // Of what was missed the heartbeat knows.
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                () = &mut heartbeat => return Some(()),
+                changed = phase.changed() => changed.ok()?,
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HOST, ORIGIN};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
 
 pub mod inbox;
 pub mod notifications;
@@ -52,22 +53,35 @@ async fn stored<T: Send + 'static>(
     state: &SharedState,
     change: impl Future<Output = Result<T, LedgerError>> + Send + 'static,
 ) -> Result<T, Refusal> {
-    ask(state, async move { Ok(change.await) }).await?.map_err(|error| match error {
+    ask(state, async move { Ok(change.await) }).await?.map_err(unstored)
+}
+
+fn unstored(error: LedgerError) -> Refusal {
+    match error {
         LedgerError::Rejected(detail) => (StatusCode::BAD_REQUEST, detail),
         LedgerError::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail),
-    })
+    }
 }
 
 fn refuse((status, detail): Refusal) -> HttpResponse {
     problem(status, &detail)
 }
 
-/// Runs a question to the database where its connections live, within the deadline.
+/// Runs a question to the database where its connections live, within the deadline; one that nobody waits for any more is
+/// given up.
 async fn ask<T: Send + 'static>(
     state: &SharedState,
     question: impl Future<Output = Result<T, String>> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let answer = tokio::time::timeout(DEADLINE, state.io.spawn(question)).await;
+    ask_within(state, DEADLINE, question).await
+}
+
+async fn ask_within<T: Send + 'static>(
+    state: &SharedState,
+    deadline: Duration,
+    question: impl Future<Output = Result<T, String>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let answer = tokio::time::timeout(deadline, AbortOnDropHandle::new(state.io.spawn(question))).await;
     let unavailable = |detail: &str| (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned());
     match answer {
         Ok(Ok(Ok(value))) => Ok(value),

@@ -154,7 +154,7 @@ async fn changed(
     let done = ask(state, async move {
         let done = match change {
             Change::Cancel => door.desk.cancel(&wanted, now).await,
-            Change::Retry => door.ledger.reopen(&wanted, now).await,
+            Change::Retry => door.reopen(&wanted, now).await,
         };
         none_if_refused(done.map(Some))
     });
@@ -166,7 +166,7 @@ async fn changed(
     let view: NotificationView = one(state, "notification", id, question).await?;
     let rule = match change {
         Change::Cancel => "only one that waits can be cancelled",
-        Change::Retry => "only one that was not sent can be tried again",
+        Change::Retry => "only one that was not sent, and whose channel has a provider, can be tried again",
     };
     Err((StatusCode::CONFLICT, format!("the notification is {}: {rule}", view.state)))
 }

@@ -1,12 +1,13 @@
 //! `/api/v1/recipients`: how people are reached, what they want, and erasing them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, delete, get, put, web};
 use serde::Deserialize;
 
-use super::{Refusal, admit, admit_change, ask, body_text, none_if_refused, one, refuse, stored};
+use super::{Refusal, admit, admit_change, ask, ask_within, body_text, none_if_refused, one, refuse, stored, unstored};
 use crate::domain::envelope::{from_json, non_empty};
 use crate::domain::preferences::Preferences;
 use crate::domain::recipient::{Device, Recipient, is_email, is_locale, is_phone};
@@ -15,6 +16,11 @@ use crate::http::state::SharedState;
 /// Nobody has more devices.
 const MAX_DEVICES: usize = 100;
 const MAX_TOKEN_BYTES: usize = 4096;
+/// Erasing looks through all dead letters.
+const ERASURE_DEADLINE: Duration = Duration::from_secs(60);
+/// An ordinary send is over by then.
+const SENDING_PATIENCE: Duration = Duration::from_secs(6);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a client sends. Null counts as absent.
 #[derive(Deserialize)]
@@ -98,20 +104,35 @@ pub async fn get_recipient(request: HttpRequest, id: web::Path<String>, state: w
     found().await.unwrap_or_else(refuse)
 }
 
-/// Erases a person: what waits is cancelled, what is personal is removed everywhere, counts stay.
+/// Erases a person: what waits is cancelled, what is personal is removed everywhere, counts stay. What is being sent at
+/// this moment is waited for a little; nothing is erased while something still is.
 #[delete("/api/v1/recipients/{id}")]
 pub async fn erase(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
     let erase = async || {
         let running = admit_change(&request, &state)?;
         let (door, contacts) = (Arc::clone(&running.door), Arc::clone(&running.contacts));
-        let (wanted, now) = (checked_id(&id)?, running.clock.now());
-        let erased = stored(&state, async move {
-            door.desk.cancel_all_of(&wanted, now).await?;
-            contacts.erase(&wanted).await
+        let (wanted, clock) = (checked_id(&id)?, Arc::clone(&running.clock));
+        let erased = ask_within(&state, ERASURE_DEADLINE, async move {
+            let until = clock.monotonic() + SENDING_PATIENCE;
+            loop {
+                match door.desk.cancel_all_of(&wanted, clock.now()).await {
+                    Ok(0) => return Ok(contacts.erase(&wanted).await.map(Ok)),
+                    Ok(sending) if clock.monotonic() >= until => return Ok(Ok(Err(sending))),
+                    Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
         });
-        let erased = erased.await?;
-        tracing::info!(?erased, "a recipient was erased");
-        Ok(HttpResponse::Ok().json(erased))
+        match erased.await?.map_err(unstored)? {
+            Ok(erased) => {
+                tracing::info!(?erased, "a recipient was erased");
+                Ok(HttpResponse::Ok().json(erased))
+            }
+            Err(sending) => {
+                let detail = format!("{sending} notifications are being sent; nothing was erased, try again later");
+                Err((StatusCode::CONFLICT, detail))
+            }
+        }
     };
     erase().await.unwrap_or_else(refuse)
 }
