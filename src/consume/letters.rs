@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::dead_letter::DeadLetter;
+use crate::domain::recipient::mask_addresses;
 use crate::domain::record::{Headers, OutboundRecord};
 use crate::domain::stored_letter::StoredLetter;
 use crate::ports::clock::SharedClock;
@@ -88,6 +89,7 @@ pub fn tell<'a>(letters: impl IntoIterator<Item = &'a DeadLetter>) {
     for letter in letters {
         let failure = &letter.failure;
         let (stage, class) = (letter.stage.as_str(), failure.class.as_str());
-        events::dead_lettered(stage, class, &failure.code, &letter.origin.topic, &failure.reason);
+        let reason = mask_addresses(&failure.reason);
+        events::dead_lettered(stage, class, &failure.code, &letter.origin.topic, &reason);
     }
 }

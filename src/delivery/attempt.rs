@@ -10,6 +10,7 @@ use super::lane::LaneSettings;
 use super::lifecycle;
 use super::schedule::Schedule;
 use crate::domain::dead_letter::Failure;
+use crate::domain::recipient::mask_addresses;
 use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
 use crate::ports::provider::{Accepted, SendError};
 use crate::telemetry::events::{self, Wait};
@@ -30,8 +31,8 @@ pub fn postpone(claimed: &Claimed, owner: &str, at: Timestamp, reason: String, n
 
 /// A notification that waits for its recipient's address.
 pub fn await_contact(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
-    let recipient = claimed.recipient.as_deref().unwrap_or_default();
-    events::awaiting_contact(claimed.channel.as_str(), &claimed.id, recipient);
+    let recipient = mask_addresses(claimed.recipient.as_deref().unwrap_or_default());
+    events::awaiting_contact(claimed.channel.as_str(), &claimed.id, &recipient);
     unsent(claimed, owner, State::AwaitingContact, now)
 }
 
@@ -77,7 +78,7 @@ pub fn refuse(claimed: &Claimed, owner: &str, failure: Failure, now: Timestamp) 
 fn fail(settlement: Settlement, claimed: &Claimed, attempts: u32, mut failure: Failure, now: Timestamp) -> Settlement {
     failure.retries = attempts.saturating_sub(1);
     failure.first_at = claimed.first_failure_at.unwrap_or(now);
-    events::delivery_failed(claimed.channel.as_str(), &claimed.id, &failure.reason);
+    events::delivery_failed(claimed.channel.as_str(), &claimed.id, &mask_addresses(&failure.reason));
     Settlement {
         reason: Some(failure.reason.clone()),
         outbox: lifecycle::failed(claimed, attempts, failure, now),
@@ -94,7 +95,7 @@ fn call_off(
     reason: String,
     now: Timestamp,
 ) -> Settlement {
-    events::not_sent(claimed.channel.as_str(), &claimed.id, settlement.state.as_str(), &reason);
+    events::not_sent(claimed.channel.as_str(), &claimed.id, settlement.state.as_str(), &mask_addresses(&reason));
     Settlement {
         outbox: vec![lifecycle::suppressed(claimed, attempts, code, &reason, now)],
         reason: Some(reason),
@@ -232,7 +233,8 @@ fn after(
                 _ if probe => Wait::ForProvider,
                 _ => Wait::ForNobody,
             };
-            events::delivery_retry(claimed.channel.as_str(), &claimed.id, provider, &error.to_string(), wait);
+            let reason = mask_addresses(&error.to_string());
+            events::delivery_retry(claimed.channel.as_str(), &claimed.id, provider, &reason, wait);
             Settlement {
                 state: State::Retrying,
                 next_attempt_at: Some(at),

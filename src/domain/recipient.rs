@@ -102,6 +102,27 @@ pub fn masked(address: &str) -> String {
     }
 }
 
+/// A text with the e-mail addresses and phone numbers in it masked: providers quote them in their answers, and logs are
+/// read by many.
+pub fn mask_addresses(text: &str) -> String {
+    let part = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '@');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(part) {
+        let (before, from) = rest.split_at(start);
+        let (word, after) = from.split_at(from.find(|c| !part(c)).unwrap_or(from.len()));
+        out.push_str(before);
+        let plain = word.trim_end_matches('.');
+        match is_email(plain) || is_phone(plain) {
+            true => out.extend([&masked(plain), &word[plain.len()..]]),
+            false => out.push_str(word),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
 /// True when the text is an address of the kind that the channel sends to.
 pub fn is_address_for(channel: Channel, text: &str) -> bool {
     match channel {
@@ -116,6 +137,19 @@ pub fn is_address_for(channel: Channel, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_shown_without_addresses() {
+        for (text, shown) in [
+            ("550 5.1.1 <ada.l@example.com>: unknown", "550 5.1.1 <a***@example.com>: unknown"),
+            ("to +15550100123, and bob@x.example.", "to +***23, and b***@x.example."),
+            ("order-4711 at 10:30 is 99.10 EUR", "order-4711 at 10:30 is 99.10 EUR"),
+            ("", ""),
+            ("ö@bücher.example", "ö***@bücher.example"),
+        ] {
+            assert_eq!(mask_addresses(text), shown);
+        }
+    }
 
     #[test]
     fn addresses_are_told_from_ids() {

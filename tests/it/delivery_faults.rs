@@ -75,6 +75,12 @@ fn every_notification_is_accepted_through_ten_kills_and_two_restarts_of_the_data
 
     let again: Vec<Vec<Arc<Arrival>>> = accepted_again(&provider).collect();
     assert!(!again.is_empty(), "sends were under way when it died");
+    let unknown = fates.values().filter(|fate| fate.outcomes.iter().any(|outcome| outcome == "unknown")).count();
+    println!(
+        "{ALL} notifications, {KILLS} kills, 2 restarts of the database: 0 lost, {unknown} with an unknown outcome, \
+         {} accepted more than once, each under its own key",
+        again.len()
+    );
     service.wait_until_ready();
     for arrivals in again {
         let id = &arrivals[0].key;
@@ -93,6 +99,30 @@ fn every_notification_is_accepted_through_ten_kills_and_two_restarts_of_the_data
         );
         assert_eq!(shown["state"], "sent", "{shown}");
     }
+}
+
+#[test]
+#[ignore = "needs Kafka, PostgreSQL and Redis: scripts/test.sh"]
+fn instances_keep_a_provider_s_rate_together() {
+    const RATE: usize = 40;
+    let provider = FakeProvider::accepting();
+    let redis = std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL, see scripts/services.sh env");
+    let providers = format!("{}max_per_second = {RATE}\n", provider.named("email", "email", secs(1)));
+    let setup = Setup::new(&format!("[redis]\nurl = \"{redis}\"\n[delivery]\nbatch = 10\n"), &providers);
+    let services = [setup.start(), setup.start()];
+    setup.kafka.produce(requests(0..5 * RATE));
+    provider.wait_for_accepted(5 * RATE, secs(60));
+
+    let mut times: Vec<Instant> = provider.arrivals().iter().map(|arrival| arrival.at).collect();
+    times.sort();
+    for (first, begin) in times.iter().enumerate() {
+        let within = times[first..].iter().take_while(|at| **at - *begin < secs(1)).count();
+        // The way to the provider takes a little longer for one than for the other.
+        assert!(within <= RATE + RATE / 10, "{within} within a second");
+    }
+    let labels = [("provider", "email"), ("outcome", "accepted")];
+    let shares: Vec<u64> = services.iter().map(|s| s.metrics().sum("provider_requests_total", &labels)).collect();
+    assert!(shares.iter().all(|share| *share > 0), "each sent some: {shares:?}");
 }
 
 /// Stops PostgreSQL; returns when the service has noticed it.
