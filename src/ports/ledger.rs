@@ -116,7 +116,8 @@ pub struct Handling {
 pub enum Selection {
     /// These.
     Ids(Vec<String>),
-    /// Those that this one replaces.
+    /// Those that this one replaces: that lack a contact, wait for a time, or have been held up for seconds. What is about
+    /// to be sent is not replaced.
     SupersededBy {
         /// What they are about.
         about: String,
@@ -128,6 +129,8 @@ pub enum Selection {
         except: String,
         /// Caused no later than it.
         caused_at: Timestamp,
+        /// When it arrived.
+        now: Timestamp,
     },
     /// Those of a channel whose time is over.
     Expired {

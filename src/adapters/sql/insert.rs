@@ -156,6 +156,7 @@ async fn supersede(
             templates: new.handling.supersedes.clone(),
             except: new.request.id.clone(),
             caused_at: new.request.caused_at,
+            now: new.received_at,
         };
         let taken = seize::take(tx, database.dialect, &selection, OUT_OF_TURN, 0, MOST_REPLACED).await?;
         let settlements: Vec<Settlement> = taken.iter().map(|old| replaced(new, old)).collect();

@@ -23,16 +23,25 @@ struct Wanted<'a> {
     about: Option<&'a str>,
     recipient: Option<&'a str>,
     at: Option<i64>,
+    due: Option<i64>,
+    created: Option<i64>,
 }
 
-const COLUMNS: [(&str, &str); 6] = [
+const COLUMNS: [(&str, &str); 8] = [
     ("id", "text"),
     ("channel", "text"),
     ("template", "text"),
     ("about", "text"),
     ("recipient", "text"),
     ("at", "bigint"),
+    ("due", "bigint"),
+    ("created", "bigint"),
 ];
+
+/// What is due within this time is about to be sent, and not replaced…
+const WAITS_FOR_MS: i64 = 1000;
+/// …unless it has stood in the queue for so long that its provider must be away.
+const WAITS_SINCE_MS: i64 = 5000;
 
 const WAITING: &str = "n.state IN ('pending', 'retrying', 'awaiting_contact')";
 
@@ -47,7 +56,7 @@ fn condition(selection: &Selection) -> (&'static str, Vec<Wanted<'_>>) {
         Selection::Ids(ids) => ("n.id = r.id", of_ids(ids)),
         Selection::DigestOf(leaders) => ("n.digest_id = r.id AND n.settled_at IS NULL", of_ids(leaders)),
         Selection::Recipient(id) => ("n.recipient = r.recipient", vec![Wanted { recipient: Some(id), ..none() }]),
-        Selection::SupersededBy { about, recipient, templates, except, caused_at } => {
+        Selection::SupersededBy { about, recipient, templates, except, caused_at, now } => {
             let wanted = |template| Wanted {
                 id: Some(except),
                 channel: None,
@@ -55,9 +64,12 @@ fn condition(selection: &Selection) -> (&'static str, Vec<Wanted<'_>>) {
                 about: Some(about),
                 recipient: recipient.as_deref(),
                 at: Some(millis(*caused_at)),
+                due: Some(millis(*now) + WAITS_FOR_MS),
+                created: Some(millis(*now) - WAITS_SINCE_MS),
             };
             let condition = "n.about = r.about AND n.template = r.template AND n.id <> r.id AND n.caused_at <= r.at
-                 AND COALESCE(n.recipient, '') = COALESCE(r.recipient, '')";
+                 AND COALESCE(n.recipient, '') = COALESCE(r.recipient, '')
+                 AND (n.state = 'awaiting_contact' OR n.next_attempt_at > r.due OR n.created_at < r.created)";
             (condition, templates.iter().map(|template| wanted(template.as_str())).collect())
         }
         Selection::Expired { channel, by } => (

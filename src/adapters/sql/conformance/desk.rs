@@ -30,28 +30,35 @@ fn about(id: &str, template: &str, about: &str, received: i64) -> NewNotificatio
 async fn a_newer_notification_replaces_those_that_wait_about_the_same(database: &Fresh) {
     let mut other_recipient = about("3", "order_confirmation", "order:1", 0);
     other_recipient.request.recipient = Some("customer-2".into());
+    let mut dated = about("5", "order_confirmation", "order:1", 0);
+    dated.request.send_at = Some(at(60_000));
     let waiting = [
         about("1", "order_confirmation", "order:1", 0),
         about("2", "order_confirmation", "order:2", 0),
         other_recipient,
         about("4", "order_cancelled", "order:1", 0),
-        about("5", "order_confirmation", "order:1", 9),
+        dated,
+        about("6", "order_confirmation", "order:1", 9500),
+        about("7", "order_confirmation", "order:1", 9000),
     ];
     add(database, &waiting).await.expect("inserts");
-    let mut newer = about("6", "order_shipped", "order:1", 7);
+    // No contact is known: it waits although it is young.
+    let lacking = database.seize(&Selection::Ids(vec!["7".into()]), "lane", at(LEASE), 1).await.expect("claims");
+    assert!(settle(database, settlement(&lacking[0], "lane", State::AwaitingContact, 9001)).await);
+    let mut newer = about("8", "order_shipped", "order:1", 10_000);
     newer.handling.supersedes = vec!["order_confirmation".into()];
-    // In the same batch as one that it replaces: nobody may claim that one first.
-    let batch = [about("7", "order_confirmation", "order:1", 6), newer];
-    let replaced = add(database, &batch).await.expect("inserts").replaced;
-    assert_eq!(replaced.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["1", "7"]);
-    for (id, expected) in [("1", "suppressed"), ("7", "suppressed")] {
+    let younger = about("9", "order_confirmation", "order:1", 10_001);
+    let replaced = add(database, &[newer.clone(), younger]).await.expect("inserts").replaced;
+    // The first has stood in the queue for ten seconds.
+    assert_eq!(replaced.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["1", "5", "7"]);
+    for (id, expected) in [("1", "suppressed"), ("5", "suppressed"), ("7", "suppressed")] {
         assert_eq!(state(database, id).await, expected, "{id}");
     }
-    for other in ["2", "3", "4", "5", "6"] {
+    for other in ["2", "3", "4", "6", "8", "9"] {
         assert_eq!(state(database, other).await, "pending", "{other}");
     }
-    let again = add(database, &batch).await.expect("again");
-    assert_eq!((again.new, again.duplicates, again.replaced.len()), (0, 2, 0));
+    let again = add(database, &[newer]).await.expect("again");
+    assert_eq!((again.new, again.duplicates, again.replaced.len()), (0, 1, 0));
 }
 
 async fn cancelling_reaches_what_waits_and_nothing_else(database: &Fresh) {
