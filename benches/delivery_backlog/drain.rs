@@ -40,8 +40,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new() -> Result<Self> {
-        let config = Config::load(None, std::iter::empty())?;
+    pub fn new(batch: Option<u32>) -> Result<Self> {
+        let mut config = Config::load(None, std::iter::empty())?;
+        if let Some(batch) = batch {
+            config.delivery.batch = batch as usize;
+            config.delivery.max_in_flight = batch as usize;
+        }
         let templates = Arc::new(Templates::built_in()?);
         Ok(Self { config, templates, clock: Arc::new(SystemClock::default()) })
     }

@@ -89,6 +89,8 @@ fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let options = Options::parse();
+    let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    warnings.init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.context("no runtime").and_then(|runtime| runtime.block_on(run(&options))) {
         Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
@@ -135,7 +137,7 @@ async fn run(options: &Options) -> Result<Vec<String>> {
         round::print_heads();
         let mut rounds = Vec::new();
         for number in 1..=options.rounds {
-            let round = round::measure(kind, number, options.events, target);
+            let round = round::measure(kind, number, options.events, target, options.batch);
             let round = round.await.with_context(|| format!("{}, round {number}", kind.name()))?;
             round.print(&number.to_string());
             rounds.push(round);

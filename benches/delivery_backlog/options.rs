@@ -37,6 +37,9 @@ pub struct Options {
     /// Which database.
     #[arg(long, value_enum, default_value_t = Databases::Both)]
     pub database: Databases,
+    /// delivery.batch and delivery.max_in_flight of a drain; those of the default configuration unless given.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    pub batch: Option<u32>,
     /// Events a second, with --latency.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rate: u32,

@@ -90,8 +90,8 @@ struct Drained {
     problems: Vec<String>,
 }
 
-pub async fn measure(kind: Kind, number: u32, events: u64, target: Target) -> Result<Round> {
-    let stage = Stage::new()?;
+pub async fn measure(kind: Kind, number: u32, events: u64, target: Target, batch: Option<u32>) -> Result<Round> {
+    let stage = Stage::new(batch)?;
     let backlog = Backlog::new(stage.rules());
     let (bare, drained) = if number % 2 == 1 {
         let bare = measure_bare(kind, &backlog, events).await?;
