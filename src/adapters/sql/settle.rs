@@ -6,6 +6,7 @@ use serde::Serialize;
 use sqlx::{Row as _, query};
 
 use super::database::{Database, bounded, sql};
+use super::dialect::being_sent;
 use super::insert::text;
 use super::rows::millis;
 use crate::domain::bytes;
@@ -125,8 +126,7 @@ impl Statements {
                      first_failure_at = COALESCE(notifications.first_failure_at, r.failed_at),
                      receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
                      lease_owner = NULL, lease_until = NULL, interrupted = NULL
-                 FROM {} WHERE notifications.id = r.id AND notifications.state = 'sending'
-                           AND notifications.lease_owner = r.owner
+                 FROM {} WHERE notifications.id = r.id AND notifications.lease_owner = r.owner AND {}
                  RETURNING notifications.id AS id",
                 rows(&[
                     ("id", "text"),
@@ -141,7 +141,8 @@ impl Statements {
                     ("receipt", "text"),
                     ("reason", "text"),
                     ("settled_at", "bigint"),
-                ])
+                ]),
+                being_sent("notifications")
             ),
             outbox: format!(
                 "INSERT INTO outbox (kind, key, body, headers, reserved_until)
