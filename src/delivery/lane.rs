@@ -2,14 +2,15 @@
 //! or dead provider delays nobody else.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use metrics::{Histogram, histogram};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Answered, conclude, conclude_follower, count_settled, follow_on, outcome, put_back};
 use super::corrections::learn_from;
@@ -23,6 +24,7 @@ use super::templates::Templates;
 use super::under_way::UnderWay;
 use super::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
+use crate::domain::error::panic_message;
 use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError, NotificationLedger, Settlement};
@@ -118,7 +120,7 @@ struct Answer {
     to: String,
     number: u32,
     probe: bool,
-    started: Duration,
+    took: Duration,
     result: Result<Accepted, SendError>,
 }
 
@@ -176,7 +178,7 @@ impl Lane {
         }
     }
 
-    /// Settles what is answered, then claims and starts what there is room for. Returns how many were claimed.
+    /// Settles what is answered, and claims and starts what there is room for. Returns how many were claimed.
     async fn turn(
         &self,
         sends: &mut JoinSet<Answer>,
@@ -184,9 +186,26 @@ impl Lane {
         paused_until: Duration,
         stop: &CancellationToken,
     ) -> Result<usize, LedgerError> {
-        if !settled.is_empty() {
-            self.settle(settled).await?;
-        }
+        let mut decided = Vec::new();
+        let (settling, claimed) = if self.context.throttle.is_some() {
+            // What a recipient got lately is counted in the ledger or among what is under way, never in both.
+            let settling = self.settle(settled).await;
+            (settling, self.claim(sends, &mut decided, paused_until, stop).await)
+        } else {
+            tokio::join!(self.settle(settled), self.claim(sends, &mut decided, paused_until, stop))
+        };
+        settled.append(&mut decided);
+        settling.and(claimed)
+    }
+
+    /// Claims and starts what there is room for.
+    async fn claim(
+        &self,
+        sends: &mut JoinSet<Answer>,
+        decided: &mut Vec<Settlement>,
+        paused_until: Duration,
+        stop: &CancellationToken,
+    ) -> Result<usize, LedgerError> {
         if stop.is_cancelled() || self.context.clock.monotonic() < paused_until {
             return Ok(0);
         }
@@ -214,13 +233,16 @@ impl Lane {
         self.pacing.give_back(limit.saturating_sub(count)).await;
         self.held.add(claimed.iter().map(|c| c.id.as_str()));
         if count > 0 {
-            self.start(claimed, sends, settled, now).await?;
+            self.start(claimed, sends, decided, now).await?;
         }
         Ok(count)
     }
 
     /// Settles a batch; when the database refuses its content, each one singly, so that one cannot hold up the others.
     async fn settle(&self, settled: &mut Vec<Settlement>) -> Result<(), LedgerError> {
+        if settled.is_empty() {
+            return Ok(());
+        }
         match self.guarded(self.context.ledger.settle(settled)).await {
             Ok(taken) => {
                 self.let_go(settled);
@@ -337,16 +359,19 @@ impl Lane {
             let started = context.clock.monotonic();
             let provider = Arc::clone(&settings.provider);
             let (to, number, probe) = (message.to.clone(), message.attempt, permit.is_probe());
-            // A task of its own: a provider that panics loses its answer, not the notification.
-            let sending = tokio::spawn(async move { provider.send(&message).await });
+            // A provider that panics loses its answer, not the notification.
+            let sending = AssertUnwindSafe(provider.send(&message)).catch_unwind();
             // Providers keep their own time-out, and say what it means; this one is for those that hang all the same.
             let patience = settings.timeout + OVERTIME;
-            let sending = tokio::time::timeout(patience, AbortOnDropHandle::new(sending));
-            let result = match sending.await {
+            let result = match tokio::time::timeout(patience, sending).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(error)) => Err(SendError::Unknown(format!("the provider's code panicked: {error}"))),
+                Ok(Err(panic)) => {
+                    let problem = panic_message(&*panic);
+                    Err(SendError::Unknown(format!("the provider's code panicked: {problem}")))
+                }
                 Err(_) => Err(SendError::Unknown(format!("no answer within {} ms", patience.as_millis()))),
             };
+            let took = context.clock.monotonic().saturating_sub(started);
             permit.report(match &result {
                 Err(SendError::Transient(_) | SendError::Unknown(_)) => CallOutcome::Failure(1),
                 // A refusal or a rate limit shows that the provider is there.
@@ -360,7 +385,7 @@ impl Lane {
             });
             learn_from(&*context.contacts, &claimed, to.as_deref(), &result).await;
             let to = to.unwrap_or_else(|| "administrators".to_owned());
-            Answer { claimed, followers, to, number, probe, started, result }
+            Answer { claimed, followers, to, number, probe, took, result }
         }
     }
 
@@ -379,17 +404,16 @@ impl Lane {
             let seconds = now.duration_since(answer.claimed.caused_at).as_secs_f64().max(0.0);
             self.delivery_seconds.record(seconds);
         }
-        let duration = self.context.clock.monotonic().saturating_sub(answer.started);
         let concluded = Answered {
             claimed: &answer.claimed,
             to: &answer.to,
             number: answer.number,
             probe: answer.probe,
-            duration,
+            duration: answer.took,
             result: &answer.result,
         };
         let failed = matches!(answer.result, Err(SendError::Transient(_) | SendError::Unknown(_)));
-        self.pacing.answered(duration, under_way + 1, failed);
+        self.pacing.answered(answer.took, under_way + 1, failed);
         events::provider_answered(&self.settings.name, outcome(&answer.result).as_str());
         let (settings, schedule) = (&self.settings, &self.context.schedule);
         settled.push(conclude(&concluded, settings, schedule, &self.owner, now));
