@@ -2,14 +2,15 @@
 //! or dead provider delays nobody else.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use metrics::{Histogram, histogram};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Answered, conclude, conclude_follower, count_settled, outcome, put_back};
 use super::corrections::{Lesson, learn, lesson};
@@ -23,6 +24,7 @@ use super::templates::Templates;
 use super::under_way::UnderWay;
 use super::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
+use crate::domain::error::panic_message;
 use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError, NotificationLedger, Settlement};
@@ -185,7 +187,7 @@ impl Lane {
         }
     }
 
-    /// Settles what is answered, then claims and starts what there is room for. Returns how many were claimed.
+    /// Settles what is answered, and claims and starts what there is room for. Returns how many were claimed.
     async fn turn(
         &self,
         sends: &mut JoinSet<Answer>,
@@ -193,10 +195,37 @@ impl Lane {
         paused_until: Duration,
         stop: &CancellationToken,
     ) -> Result<usize, LedgerError> {
-        if !settled.settlements.is_empty() {
-            self.settle(&mut settled.settlements).await?;
-            learn(&*self.context.contacts, std::mem::take(&mut settled.lessons)).await;
+        let mut decided = Vec::new();
+        let settling = self.write_down(settled);
+        let (settling, claimed) = if self.context.throttle.is_some() {
+            // What a recipient got lately is counted in the ledger or among what is under way, never in both.
+            let settling = settling.await;
+            (settling, self.claim(sends, &mut decided, paused_until, stop).await)
+        } else {
+            tokio::join!(settling, self.claim(sends, &mut decided, paused_until, stop))
+        };
+        settled.settlements.append(&mut decided);
+        settling.and(claimed)
+    }
+
+    /// Settles what is answered; what was learnt from the answers comes after.
+    async fn write_down(&self, settled: &mut Settled) -> Result<(), LedgerError> {
+        if settled.settlements.is_empty() {
+            return Ok(());
         }
+        self.settle(&mut settled.settlements).await?;
+        learn(&*self.context.contacts, std::mem::take(&mut settled.lessons)).await;
+        Ok(())
+    }
+
+    /// Claims and starts what there is room for.
+    async fn claim(
+        &self,
+        sends: &mut JoinSet<Answer>,
+        decided: &mut Vec<Settlement>,
+        paused_until: Duration,
+        stop: &CancellationToken,
+    ) -> Result<usize, LedgerError> {
         if stop.is_cancelled() || self.context.clock.monotonic() < paused_until {
             return Ok(0);
         }
@@ -225,7 +254,7 @@ impl Lane {
         let before = sends.len();
         let started = match count {
             0 => Ok(()),
-            _ => self.start(claimed, sends, &mut settled.settlements, now).await,
+            _ => self.start(claimed, sends, decided, now).await,
         };
         // What is not sent after all costs the provider nothing.
         self.pacing.give_back(limit.saturating_sub(sends.len() - before)).await;
@@ -350,16 +379,19 @@ impl Lane {
             let started = context.clock.monotonic();
             let provider = Arc::clone(&settings.provider);
             let (to, number, probe) = (message.to.clone(), message.attempt, permit.is_probe());
-            // A task of its own: a provider that panics loses its answer, not the notification.
-            let sending = tokio::spawn(async move { provider.send(&message).await });
+            // A provider that panics loses its answer, not the notification.
+            let sending = AssertUnwindSafe(provider.send(&message)).catch_unwind();
             // Providers keep their own time-out, and say what it means; this one is for those that hang all the same.
             let patience = settings.timeout + OVERTIME;
-            let sending = tokio::time::timeout(patience, AbortOnDropHandle::new(sending));
-            let result = match sending.await {
+            let result = match tokio::time::timeout(patience, sending).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(error)) => Err(SendError::Unknown(format!("the provider's code panicked: {error}"))),
+                Ok(Err(panic)) => {
+                    let problem = panic_message(&*panic);
+                    Err(SendError::Unknown(format!("the provider's code panicked: {problem}")))
+                }
                 Err(_) => Err(SendError::Unknown(format!("no answer within {} ms", patience.as_millis()))),
             };
+            let took = context.clock.monotonic().saturating_sub(started);
             permit.report(match &result {
                 Err(SendError::Transient(_) | SendError::Unknown(_)) => CallOutcome::Failure(1),
                 // A refusal or a rate limit shows that the provider is there.
@@ -371,7 +403,6 @@ impl Lane {
                     | SendError::RateLimited { .. },
                 ) => CallOutcome::Success,
             });
-            let took = context.clock.monotonic().saturating_sub(started);
             let lesson = lesson(&claimed, to.as_deref(), &result);
             let to = to.unwrap_or_else(|| "administrators".to_owned());
             Answer { claimed, followers, to, number, probe, took, lesson, result }

@@ -18,6 +18,8 @@ use crate::resilience::retry::Waits;
 const BATCH: usize = 500;
 /// A reservation that is not fulfilled by then is free for another instance.
 const RESERVATION: Duration = Duration::from_secs(30);
+/// After the first message, others are waited for this long: a database makes large batches durable as fast as small ones.
+const GATHER: Duration = Duration::from_millis(20);
 /// How often the outbox is looked at without being told: for what a dead instance left behind.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -55,10 +57,11 @@ impl OutboxRelay {
                 Ok(_) => {
                     trouble.reset();
                     tokio::select! {
-                        () = stop.cancelled() => {}
+                        () = stop.cancelled() => continue,
                         changed = added.changed() => if changed.is_err() { return },
                         () = tokio::time::sleep(LOOK) => {}
                     }
+                    tokio::time::sleep(GATHER).await;
                 }
                 Err(error) => {
                     tracing::warn!(error, "the outbox waits");

@@ -1,5 +1,11 @@
 //! Where PostgreSQL and SQLite differ.
 
+/// That a row of this table, found by its id, is being sent: in words that fit no index. PostgreSQL would prefer the
+/// index of leases, which holds all rows that were sent since the last vacuum, and read them all.
+pub fn being_sent(table: &str) -> String {
+    format!("{table}.state IS NOT DISTINCT FROM 'sending'")
+}
+
 /// The database behind the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -11,7 +17,8 @@ pub enum Dialect {
 impl Dialect {
     /// A FROM item named `r` that turns the JSON array bound as `$1` into rows: many rows, one parameter.
     ///
-    /// Columns are given as `name type`, the type being `text` or `bigint`.
+    /// Columns are given as `name type`, the type being `text` or `bigint`. SQLite takes its binary form of JSON, for it
+    /// would write the text of each object anew for every column.
     pub fn rows(self, columns: &[(&str, &str)]) -> String {
         match self {
             Self::Postgres => {
@@ -21,7 +28,7 @@ impl Dialect {
             Self::Sqlite => {
                 let columns: Vec<String> =
                     columns.iter().map(|(name, _)| format!("value->>'{name}' AS {name}")).collect();
-                format!("(SELECT {} FROM json_each($1)) AS r", columns.join(", "))
+                format!("(SELECT {} FROM jsonb_each($1)) AS r", columns.join(", "))
             }
         }
     }

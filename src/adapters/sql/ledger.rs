@@ -10,6 +10,7 @@ use sqlx::{Row as _, query};
 use tokio::sync::watch;
 
 use super::database::{Database, bounded, sql};
+use super::dialect::being_sent;
 use super::insert::{insert, text};
 use super::rows::{CLAIM_COLUMNS, VIEW_COLUMNS, attempt, claimed, millis, state, timestamp, view};
 use super::settle::settle;
@@ -31,9 +32,14 @@ struct StartRow<'a> {
     started_at: i64,
 }
 
+#[derive(Serialize)]
+struct IdRow<'a> {
+    id: &'a str,
+}
+
 /// Ids as the JSON of one-column rows.
 pub(super) fn id_rows<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    let rows: Vec<HashMap<&str, &str>> = ids.map(|id| HashMap::from([("id", id)])).collect();
+    let rows: Vec<IdRow<'_>> = ids.map(|id| IdRow { id }).collect();
     text(to_json(&rows))
 }
 
@@ -234,17 +240,16 @@ impl NotificationLedger for Database {
             ("started_at", "bigint"),
         ];
         // Held while the attempt is written: a take-over under way is waited for, and then the owner is another one.
-        let rows = self.dialect.rows(&source);
         let statement = format!(
-            "WITH mine AS MATERIALIZED (
-                 SELECT id AS my_id FROM notifications
-                 WHERE id IN (SELECT r.id FROM {rows}) AND lease_owner = $2 AND state = 'sending'
-                 ORDER BY id {})
-             INSERT INTO notification_attempts (notification_id, number, provider, template_version, started_at)
-             SELECT r.id, r.number, r.provider, r.template_version, r.started_at FROM {rows} JOIN mine ON my_id = r.id
-             WHERE true
+            "INSERT INTO notification_attempts (notification_id, number, provider, template_version, started_at)
+             SELECT r.id, r.number, r.provider, r.template_version, r.started_at
+             FROM {} JOIN notifications n ON n.id = r.id
+             WHERE n.lease_owner = $2 AND {}
+             ORDER BY n.id {}
              RETURNING notification_id",
-            self.dialect.for_update()
+            self.dialect.rows(&source),
+            being_sent("n"),
+            self.dialect.for_update_of("n")
         );
         bounded(async {
             let rows = query(sql(statement))
@@ -265,11 +270,12 @@ impl NotificationLedger for Database {
         // One that is being settled at this moment needs no renewal; waiting for it could be a deadlock.
         let statement = format!(
             "WITH mine AS MATERIALIZED (
-                 SELECT seq AS my_seq FROM notifications
-                 WHERE id IN (SELECT r.id FROM {}) AND lease_owner = $3 AND state = 'sending' {})
+                 SELECT n.seq AS my_seq FROM {} JOIN notifications n ON n.id = r.id
+                 WHERE n.lease_owner = $3 AND {} {})
              UPDATE notifications SET lease_until = $2 WHERE seq IN (SELECT my_seq FROM mine)",
             self.dialect.rows(&[("id", "text")]),
-            self.dialect.skip_locked()
+            being_sent("n"),
+            self.dialect.skip_locked_of("n")
         );
         bounded(async {
             let result = query(sql(statement))

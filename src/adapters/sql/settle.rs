@@ -6,6 +6,7 @@ use serde::Serialize;
 use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
+use super::dialect::being_sent;
 use super::insert::text;
 use super::rows::millis;
 use super::wake::Wake;
@@ -139,8 +140,7 @@ impl Statements {
                      receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
                      awaiting_since = COALESCE(notifications.awaiting_since, r.awaiting_since),
                      lease_owner = NULL, lease_until = NULL, interrupted = NULL
-                 FROM {} WHERE notifications.id = r.id AND notifications.state = 'sending'
-                           AND notifications.lease_owner = r.owner
+                 FROM {} WHERE notifications.id = r.id AND notifications.lease_owner = r.owner AND {}
                  RETURNING notifications.id AS id",
                 rows(&[
                     ("id", "text"),
@@ -156,7 +156,8 @@ impl Statements {
                     ("reason", "text"),
                     ("settled_at", "bigint"),
                     ("awaiting_since", "bigint"),
-                ])
+                ]),
+                being_sent("notifications")
             ),
             outbox: format!(
                 "INSERT INTO outbox (kind, key, body, headers, reserved_until)

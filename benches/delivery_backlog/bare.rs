@@ -1,0 +1,178 @@
+//! What this database could do: plain statements of many rows each, one after the other on one connection, with no
+//! templates, no leases to look after and no lifecycle events.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use notification_service::domain::envelope::to_json;
+use notification_service::ports::ledger::NewNotification;
+use serde::Serialize;
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row as _};
+
+use crate::backlog::{Backlog, ROWS};
+use crate::database::{Contents, Fresh, Kind};
+
+pub struct Bare {
+    pub insert: Duration,
+    pub claim: Duration,
+    pub settle: Duration,
+}
+
+#[derive(Serialize)]
+struct New<'a> {
+    id: &'a str,
+    aggregate: &'a str,
+    recipient: Option<&'a str>,
+    template: &'a str,
+    correlation: &'a str,
+    causation: Option<&'a str>,
+    at: i64,
+    request: String,
+    key: Option<&'a str>,
+}
+
+fn row(new: &NewNotification) -> New<'_> {
+    let (request, origin) = (&new.request, &new.origin);
+    New {
+        id: &request.id,
+        aggregate: &request.aggregate_id,
+        recipient: request.recipient.as_deref(),
+        template: &request.template,
+        correlation: &request.correlation_id,
+        causation: request.causation_id.as_deref(),
+        at: new.received_at.as_millisecond(),
+        request: String::from_utf8_lossy(origin.value.as_deref().unwrap_or_default()).into_owned(),
+        key: origin.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()),
+    }
+}
+
+/// The statements; rows travel as one JSON parameter.
+struct Statements {
+    insert: String,
+    claim: String,
+    begin: String,
+    settle: String,
+    end: String,
+}
+
+impl Statements {
+    fn new(kind: Kind) -> Self {
+        let new = [
+            ("id", "text"),
+            ("aggregate", "text"),
+            ("recipient", "text"),
+            ("template", "text"),
+            ("correlation", "text"),
+            ("causation", "text"),
+            ("at", "bigint"),
+            ("request", "text"),
+            ("key", "text"),
+        ];
+        let (new, ids) = (rows(kind, &new), rows(kind, &[("id", "text")]));
+        Self {
+            insert: format!(
+                "INSERT INTO notifications (id, aggregate_id, channel, recipient, template, category, correlation_id,
+                     causation_id, caused_at, request, origin_topic, origin_partition, origin_offset, origin_key,
+                     headers, state, lane, round, attempts, unknowns, next_attempt_at, created_at)
+                 SELECT id, aggregate, 'email', recipient, template, 'transactional', correlation, causation, at, request,
+                     'notification-events', 0, 0, key, '[]', 'pending', 0, 0, 0, 0, at, at FROM {new}"
+            ),
+            claim: "UPDATE notifications SET state = 'sending', lease_owner = 'bare', lease_until = $1
+                 WHERE seq IN (SELECT seq FROM notifications
+                               WHERE channel = 'email' AND lane = 0 AND state IN ('pending', 'retrying')
+                                 AND next_attempt_at <= $1
+                               ORDER BY next_attempt_at, seq LIMIT $2)
+                 RETURNING id"
+                .to_owned(),
+            begin: format!(
+                "INSERT INTO notification_attempts (notification_id, number, provider, started_at)
+                 SELECT id, 1, 'bare', $2 FROM {ids}"
+            ),
+            settle: format!(
+                "UPDATE notifications SET state = 'sent', attempts = 1, settled_at = $2, next_attempt_at = NULL,
+                     lease_owner = NULL, lease_until = NULL
+                 WHERE id IN (SELECT id FROM {ids})"
+            ),
+            end: format!(
+                "UPDATE notification_attempts SET outcome = 'accepted', duration_ms = 0
+                 WHERE notification_id IN (SELECT id FROM {ids}) AND number = 1"
+            ),
+        }
+    }
+}
+
+fn rows(kind: Kind, columns: &[(&str, &str)]) -> String {
+    match kind {
+        Kind::Postgres => {
+            let columns: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+            format!("json_to_recordset($1::json) AS r({})", columns.join(", "))
+        }
+        Kind::Sqlite => {
+            let columns: Vec<String> = columns.iter().map(|(name, _)| format!("value->>'{name}' AS {name}")).collect();
+            format!("(SELECT {} FROM json_each($1)) AS r", columns.join(", "))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Id<'a> {
+    id: &'a str,
+}
+
+fn json<T: Serialize>(rows: &[T]) -> Result<String> {
+    Ok(String::from_utf8(to_json(&rows))?)
+}
+
+pub async fn measure(fresh: &Fresh, backlog: &Backlog, events: u64) -> Result<Bare> {
+    fresh.open().await?.close().await;
+    let mut connection = fresh.connect().await?;
+    let statements = Statements::new(fresh.kind);
+    let mut bare = Bare { insert: Duration::ZERO, claim: Duration::ZERO, settle: Duration::ZERO };
+    for from in (0..events).step_by(ROWS as usize) {
+        let batch = backlog.batch(from, events.min(from + ROWS))?;
+        let began = Instant::now();
+        let rows = json(&batch.iter().map(row).collect::<Vec<_>>())?;
+        query(&statements.insert).bind(rows).execute(&mut connection).await?;
+        bare.insert += began.elapsed();
+    }
+    let mut settled = 0;
+    while settled < events {
+        let began = Instant::now();
+        let ids = claim(&mut connection, &statements).await?;
+        let claimed = Instant::now();
+        settle(&mut connection, &statements, ids.clone()).await?;
+        bare.claim += claimed - began;
+        bare.settle += claimed.elapsed();
+        settled += ROWS.min(events - settled);
+    }
+    let found = Contents::read(&mut connection).await?;
+    let all = events as i64;
+    let expected = Contents { notifications: all, sent: all, accepted_attempts: all, attempts: all, outbox: 0 };
+    ensure!(found == expected, "the bare loop left {found}");
+    connection.close().await?;
+    Ok(bare)
+}
+
+fn query(statement: &str) -> sqlx::query::Query<'_, sqlx::Any, sqlx::any::AnyArguments> {
+    sqlx::query(AssertSqlSafe(statement.to_owned()))
+}
+
+async fn claim(connection: &mut AnyConnection, statements: &Statements) -> Result<String> {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut tx = connection.begin().await?;
+    let claimed = query(&statements.claim).bind(now).bind(ROWS as i64).fetch_all(&mut *tx).await?;
+    let ids = claimed.iter().map(|row| row.try_get("id")).collect::<Result<Vec<String>, _>>()?;
+    let ids = json(&ids.iter().map(|id| Id { id }).collect::<Vec<_>>())?;
+    query(&statements.begin).bind(ids.clone()).bind(now).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(ids)
+}
+
+async fn settle(connection: &mut AnyConnection, statements: &Statements, ids: String) -> Result<()> {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut tx = connection.begin().await?;
+    query(&statements.settle).bind(ids.clone()).bind(now).execute(&mut *tx).await?;
+    query(&statements.end).bind(ids).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! One round on one database: the service's drain and the bare loop, each on a fresh database, in turn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use notification_service::ports::provider::Provider;
+
+use crate::backlog::Backlog;
+use crate::bare::{self, Bare};
+use crate::database::{Contents, Fresh, Kind};
+use crate::drain::Stage;
+use crate::machine::{cpu_seconds, median, peak_memory, progress, thousands};
+use crate::memory::{forget_peak, resident};
+use crate::provider::Target;
+
+/// Rates in notifications a second, CPU in seconds for a million, memory in bytes.
+pub struct Round {
+    insert: f64,
+    drained: f64,
+    bare_insert: f64,
+    bare_claim: f64,
+    bare_settle: f64,
+    ratio: f64,
+    cpu: f64,
+    memory: f64,
+    pub problems: Vec<String>,
+}
+
+const HEADS: [&str; 9] = [
+    "round",
+    "insert/s",
+    "drained/s",
+    "bare insert/s",
+    "bare claim/s",
+    "bare settle/s",
+    "ratio",
+    "CPU s/M",
+    "MB above idle",
+];
+
+pub fn print_heads() {
+    print_cells(&HEADS.map(str::to_owned));
+}
+
+fn print_cells(cells: &[String; 9]) {
+    let cells: Vec<String> =
+        cells.iter().zip(HEADS).map(|(cell, head)| format!("{cell:>width$}", width = head.len().max(6))).collect();
+    println!("{}", cells.join("  "));
+}
+
+impl Round {
+    pub fn print(&self, name: &str) {
+        let rate = |rate: f64| thousands(rate as u64);
+        print_cells(&[
+            name.to_owned(),
+            rate(self.insert),
+            rate(self.drained),
+            rate(self.bare_insert),
+            rate(self.bare_claim),
+            rate(self.bare_settle),
+            format!("{:.3}", self.ratio),
+            format!("{:.1}", self.cpu),
+            format!("{:.0}", self.memory / 1e6),
+        ]);
+    }
+
+    /// Each column for itself.
+    pub fn medians(rounds: &[Self]) -> Self {
+        let of = |column: fn(&Self) -> f64| median(rounds.iter().map(column).collect()).unwrap_or_default();
+        Self {
+            insert: of(|r| r.insert),
+            drained: of(|r| r.drained),
+            bare_insert: of(|r| r.bare_insert),
+            bare_claim: of(|r| r.bare_claim),
+            bare_settle: of(|r| r.bare_settle),
+            ratio: of(|r| r.ratio),
+            cpu: of(|r| r.cpu),
+            memory: of(|r| r.memory),
+            problems: Vec::new(),
+        }
+    }
+}
+
+struct Drained {
+    insert: Duration,
+    drain: Duration,
+    cpu: f64,
+    memory: u64,
+    problems: Vec<String>,
+}
+
+pub async fn measure(kind: Kind, number: u32, events: u64, target: Target, batch: Option<u32>) -> Result<Round> {
+    let stage = Stage::new(batch)?;
+    let backlog = Backlog::new(stage.rules());
+    let (bare, drained) = if number % 2 == 1 {
+        let bare = measure_bare(kind, &backlog, events).await?;
+        (bare, measure_drain(kind, number, &stage, &backlog, events, target).await?)
+    } else {
+        let drained = measure_drain(kind, number, &stage, &backlog, events, target).await?;
+        (measure_bare(kind, &backlog, events).await?, drained)
+    };
+    let rate = |elapsed: Duration| events as f64 / elapsed.as_secs_f64();
+    Ok(Round {
+        insert: rate(drained.insert),
+        drained: rate(drained.drain),
+        bare_insert: rate(bare.insert),
+        bare_claim: rate(bare.claim),
+        bare_settle: rate(bare.settle),
+        ratio: (bare.claim + bare.settle).as_secs_f64() / drained.drain.as_secs_f64(),
+        cpu: drained.cpu * 1e6 / events as f64,
+        memory: drained.memory as f64,
+        problems: drained.problems,
+    })
+}
+
+async fn measure_bare(kind: Kind, backlog: &Backlog, events: u64) -> Result<Bare> {
+    let fresh = Fresh::create(kind).await?;
+    let bare = bare::measure(&fresh, backlog, events).await.context("the bare loop");
+    fresh.close().await?;
+    bare
+}
+
+async fn measure_drain(
+    kind: Kind,
+    number: u32,
+    stage: &Stage,
+    backlog: &Backlog,
+    events: u64,
+    target: Target,
+) -> Result<Drained> {
+    let fresh = Fresh::create(kind).await?;
+    let drained = drain(&fresh, number, stage, backlog, events, target).await;
+    fresh.close().await?;
+    drained
+}
+
+async fn drain(
+    fresh: &Fresh,
+    number: u32,
+    stage: &Stage,
+    backlog: &Backlog,
+    events: u64,
+    target: Target,
+) -> Result<Drained> {
+    let database = fresh.open().await?;
+    let carrier = target.carrier(events)?;
+    let began = Instant::now();
+    backlog.insert(&database, events).await.context("filling the ledger")?;
+    let insert = began.elapsed();
+    progress(&format!("round {number}: {} notifications due in {:.1} s", thousands(events), insert.as_secs_f64()));
+
+    forget_peak()?;
+    let (idle, cpu) = (resident()?, cpu_seconds("self")?);
+    let provider: Arc<dyn Provider> = Arc::clone(&carrier.provider);
+    let drain = stage.drain(&database, provider, events).await.context("the drain")?;
+    let cpu = cpu_seconds("self")? - cpu;
+    let memory = peak_memory("self")?.saturating_sub(idle);
+    database.close().await;
+
+    let mut problems = Vec::new();
+    let (total, distinct) = carrier.accepted.total_and_distinct();
+    let all = events as i64;
+    let found = Contents::read(&mut fresh.connect().await?).await?;
+    let expected = Contents { notifications: all, sent: all, accepted_attempts: all, attempts: all, outbox: 0 };
+    if found != expected || (total, distinct) != (events, events) {
+        let [events, total, distinct] = [events, total, distinct].map(thousands);
+        problems.push(format!("round {number}: {events} due, {total} accepted, {distinct} of them distinct; {found}"));
+    }
+    Ok(Drained { insert, drain, cpu, memory, problems })
+}
