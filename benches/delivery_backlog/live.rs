@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::INTERRUPTED;
@@ -43,38 +44,57 @@ pub enum Pace {
     OnePartition,
 }
 
-/// Runs the service over so many events, and checks that each was accepted exactly once.
-pub async fn run(cluster: &Cluster, kind: Kind, pace: Pace, answers: Answers, events: u64) -> Result<Times> {
-    let fresh = Fresh::create(kind).await?;
-    let times = run_over(cluster, &fresh, pace, answers, events).await;
-    fresh.close().await?;
-    times
-}
-
-async fn run_over(cluster: &Cluster, fresh: &Fresh, pace: Pace, answers: Answers, events: u64) -> Result<Times> {
+/// Runs the service over so many events, and checks that each was accepted exactly once. The cluster's client blocks, so
+/// this is outside of the runtime, which only the database needs.
+pub fn run(
+    runtime: &Runtime,
+    cluster: &Cluster,
+    kind: Kind,
+    pace: Pace,
+    answers: Answers,
+    events: u64,
+) -> Result<Times> {
+    let fresh = runtime.block_on(Fresh::create(kind))?;
     let prefix = format!("bench-{}.", &Uuid::new_v4().simple().to_string()[..12]);
     let topics = Topics { cluster, prefix: &prefix };
-    // The cluster's client blocks on a runtime of its own.
-    tokio::task::block_in_place(|| thread::scope(|scope| scope.spawn(|| topics.create()).join()))
-        .map_err(|_| anyhow::anyhow!("creating the topics panicked"))??;
     let warm_up = u64::from(WARM_UP_RATE) * WARM_UP_SECONDS;
     let accepted = Arc::new(Acceptances::with_room(warm_up + events));
-    let server = Server::start(answers, Arc::clone(&accepted))?;
-    let mut service = Service::start(&cluster.settings.brokers, &prefix, &fresh.url, &server.url())?;
-    let measured = tokio::task::block_in_place(|| {
-        let orders = topics.orders();
-        publish(cluster, &orders, Pace::Steady(WARM_UP_RATE), WARM_UP, warm_up)?;
-        wait_for(&accepted, warm_up)?;
-        let cpu = cpu_seconds(&service.id())?;
-        let published = publish(cluster, &orders, pace, FIRST, events)?;
-        wait_for(&accepted, warm_up + events)?;
-        Ok::<_, anyhow::Error>((published, cpu_seconds(&service.id())? - cpu, peak_memory(&service.id())?))
+    let times = measure(&topics, &fresh, pace, answers, events, &accepted);
+    let checked = times.and_then(|times| {
+        runtime.block_on(check(&fresh, &accepted, warm_up + events))?;
+        Ok(times)
     });
+    runtime.block_on(fresh.close())?;
+    checked
+}
+
+fn measure(
+    topics: &Topics<'_>,
+    fresh: &Fresh,
+    pace: Pace,
+    answers: Answers,
+    events: u64,
+    accepted: &Arc<Acceptances>,
+) -> Result<Times> {
+    topics.create()?;
+    let (cluster, orders) = (topics.cluster, topics.orders());
+    let warm_up = u64::from(WARM_UP_RATE) * WARM_UP_SECONDS;
+    let server = Server::start(answers, Arc::clone(accepted))?;
+    let mut service = Service::start(&cluster.settings.brokers, topics.prefix, &fresh.url, &server.url())?;
+    // A new producer needs half a second before its first record leaves.
+    let mut sender = Sender::new(&cluster.settings)?;
+    let mut work = || {
+        publish(&mut sender, &orders, Pace::Steady(WARM_UP_RATE), WARM_UP, warm_up)?;
+        wait_for(accepted, warm_up)?;
+        let cpu = cpu_seconds(&service.id())?;
+        let published = publish(&mut sender, &orders, pace, FIRST, events)?;
+        wait_for(accepted, warm_up + events)?;
+        Ok::<_, anyhow::Error>((published, cpu_seconds(&service.id())? - cpu, peak_memory(&service.id())?))
+    };
     let (published, cpu, peak) =
-        measured.with_context(|| format!("the end of the service's log:\n{}", service.log_tail()))?;
-    let exit = tokio::task::block_in_place(|| service.stop())?;
+        work().with_context(|| format!("the end of the service's log:\n{}", service.log_tail()))?;
+    let exit = service.stop()?;
     ensure!(exit.success(), "the service ended with {exit}; its log:\n{}", service.log_tail());
-    check(fresh, &accepted, warm_up + events).await?;
     let mut times: Vec<Option<Instant>> = vec![None; events as usize];
     for one in accepted.all().into_iter().filter(|one| one.order >= FIRST) {
         times[(one.order - FIRST) as usize] = Some(one.at);
@@ -96,8 +116,7 @@ async fn check(fresh: &Fresh, accepted: &Acceptances, events: u64) -> Result<()>
     Ok(())
 }
 
-fn publish(cluster: &Cluster, topic: &str, pace: Pace, first: u64, count: u64) -> Result<Vec<Instant>> {
-    let mut sender = Sender::new(&cluster.settings)?;
+fn publish(sender: &mut Sender, topic: &str, pace: Pace, first: u64, count: u64) -> Result<Vec<Instant>> {
     let events: Vec<_> = match pace {
         // Made before: the program must not compete with the service for more than it has to.
         Pace::OnePartition => (first..first + count).map(addressed_event).collect(),

@@ -54,6 +54,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use notification_service::telemetry::metrics_server::MetricsPage;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::cluster::Cluster;
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
     let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
     warnings.init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.context("no runtime").and_then(|runtime| runtime.block_on(run(&options))) {
+    match runtime.context("no runtime").and_then(|runtime| run(&options, &runtime)) {
         Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
         Ok(problems) => {
             problems.iter().for_each(|problem| eprintln!("WRONG: {problem}"));
@@ -119,15 +120,19 @@ fn heed_signals() -> Result<()> {
     Ok(())
 }
 
-async fn run(options: &Options) -> Result<Vec<String>> {
-    heed_signals()?;
-    // The service counts while it works.
-    tokio::spawn(MetricsPage::install()?.upkeep());
+fn run(options: &Options, runtime: &Runtime) -> Result<Vec<String>> {
+    runtime.block_on(async { heed_signals() })?;
     println!("machine  {}", machine());
     if options.latency || options.partition {
-        live(options).await?;
+        live(options, runtime)?;
         return Ok(Vec::new());
     }
+    runtime.block_on(backlogs(options))
+}
+
+async fn backlogs(options: &Options) -> Result<Vec<String>> {
+    // The service counts while it works.
+    tokio::spawn(MetricsPage::install()?.upkeep());
     let target = if options.http { Target::Http } else { Target::Nothing };
     println!("backlog  {} due e-mails", thousands(options.events));
     println!("provider {}", if options.http { "http, to a server on loopback" } else { "none: accepts at once" });
@@ -148,22 +153,22 @@ async fn run(options: &Options) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-async fn live(options: &Options) -> Result<()> {
+fn live(options: &Options, runtime: &Runtime) -> Result<()> {
     let brokers = std::env::var("TEST_KAFKA_BROKERS")
         .context("TEST_KAFKA_BROKERS is not set: run scripts/bench-delivery.sh, which starts a Kafka")?;
-    let cluster = tokio::task::block_in_place(|| Cluster::new(brokers))?;
+    let cluster = Cluster::new(brokers)?;
     println!("kafka    {}", cluster.settings.brokers);
     for kind in options.databases() {
         if options.latency {
             let events = u64::from(options.rate) * options.seconds;
-            let times = live::run(&cluster, kind, Pace::Steady(options.rate), Answers::AtOnce, events).await?;
+            let times = live::run(runtime, &cluster, kind, Pace::Steady(options.rate), Answers::AtOnce, events)?;
             print_latency(kind.name(), options.rate, &times);
             continue;
         }
         let mut lasted = Vec::new();
         for number in 1..=options.rounds {
             let answers = Answers::Within(SLOWEST_ANSWER);
-            let times = live::run(&cluster, kind, Pace::OnePartition, answers, PARTITION_EVENTS).await?;
+            let times = live::run(runtime, &cluster, kind, Pace::OnePartition, answers, PARTITION_EVENTS)?;
             let seconds = elapsed(&times).as_secs_f64();
             progress(&format!("{}, round {number}: {seconds:.3} s", kind.name()));
             lasted.push(seconds);
@@ -178,8 +183,6 @@ async fn live(options: &Options) -> Result<()> {
             single.join(", ")
         );
     }
-    // Its runtime must not end within another one.
-    tokio::task::spawn_blocking(move || drop(cluster)).await?;
     Ok(())
 }
 
