@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Stage;
 use crate::domain::error::ErrorClass;
-use crate::ports::ledger::Outcome;
+use crate::ports::ledger::{Outcome, State};
 use crate::telemetry::events::StreamIncident;
 use crate::telemetry::metric_definitions as names;
 use crate::telemetry::metrics_server::expose;
@@ -39,8 +39,8 @@ pub fn expose_all(config: &Config) {
         expose(names::REQUESTS_PUBLISHED, &labels);
     }
     for channel in Channel::ALL {
-        for outcome in ["sent", "failed"] {
-            let labels = [("channel", channel.as_str().to_owned()), ("outcome", outcome.to_owned())];
+        for outcome in State::ALL.into_iter().filter(|state| state.is_settled()) {
+            let labels = [("channel", channel.as_str().to_owned()), ("outcome", outcome.as_str().to_owned())];
             expose(names::SETTLED, &labels);
         }
     }
@@ -49,6 +49,9 @@ pub fn expose_all(config: &Config) {
             let labels = [("provider", provider.name.clone()), ("outcome", outcome.as_str().to_owned())];
             expose(names::PROVIDER_REQUESTS, &labels);
         }
+        // What every kind reports in the end, if it reports at all.
+        let labels = [("provider", provider.name.clone()), ("report", "delivered".to_owned())];
+        expose(names::PROVIDER_REPORTS, &labels);
     }
     for (topic, _) in config.kafka.partitions.all() {
         expose(names::TOPIC_MESSAGES, &[("topic", config.kafka.topics().named(topic))]);

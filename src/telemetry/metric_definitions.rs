@@ -14,7 +14,7 @@ pub const TOPIC_MESSAGES: &str = "kafka_topic_messages";
 pub const SKIPPED: &str = "events_skipped_total";
 /// Requests published, by channel and template.
 pub const REQUESTS_PUBLISHED: &str = "notification_requests_published_total";
-/// Notifications settled, by channel and outcome (`sent`, `failed`).
+/// Notifications settled, by channel and outcome (`sent`, `failed`, `suppressed`, `expired`, `cancelled`).
 pub const SETTLED: &str = "notifications_settled_total";
 /// From the event's timestamp to the provider's acceptance.
 pub const DELIVERY_SECONDS: &str = "notification_delivery_seconds";

@@ -4,7 +4,7 @@ use crate::support::command::Invocation;
 use crate::support::service::Service;
 
 /// Every metric of the contract with its labels.
-const METRICS: [(&str, &[&str]); 14] = [
+const METRICS: [(&str, &[&str]); 15] = [
     ("kafka_messages_consumed_total", &["topic", "consumer_group"]),
     ("kafka_consumer_lag", &["topic", "partition", "consumer_group"]),
     ("kafka_processing_errors_total", &["topic", "consumer_group", "class"]),
@@ -19,6 +19,7 @@ const METRICS: [(&str, &[&str]); 14] = [
     ("circuit_breaker_state", &["breaker"]),
     ("actor_restarts_total", &["actor"]),
     ("provider_requests_total", &["provider", "outcome"]),
+    ("provider_reports_total", &["provider", "report"]),
 ];
 
 #[test]
