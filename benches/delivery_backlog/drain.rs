@@ -51,7 +51,7 @@ impl Stage {
     }
 
     pub fn rules(&self) -> TemplateRules {
-        TemplateRules::new(&self.templates)
+        TemplateRules::new(Arc::clone(&self.templates))
     }
 
     /// Works everything off, lifecycle events included, and says how long that took.
@@ -123,7 +123,6 @@ impl Stage {
             ledger: Arc::new(database.clone()),
             contacts: Arc::new(database.clone()),
             templates: Arc::clone(&self.templates),
-            rules: Arc::new(self.rules()),
             house: HouseRules {
                 exempt_categories: delivery.recipients.exempt_categories.clone(),
                 default_time_zone: NamedZone::default(),

@@ -47,10 +47,9 @@ pub fn unsubscribe_links(config: &RecipientsConfig) -> Option<UnsubscribeLinks> 
 }
 
 /// The door for direct requests.
-pub fn door(config: &Config, database: &Database, templates: Arc<Templates>) -> Door {
+pub fn door(config: &Config, database: &Database, templates: Arc<Templates>, rules: Arc<TemplateRules>) -> Door {
     Door {
-        rules: Arc::new(TemplateRules::new(&templates)),
-        ledger: Arc::new(database.clone()),
+        rules,
         desk: Desk { ledger: Arc::new(database.clone()) },
         templates,
         channels: config.delivery.providers.iter().map(|provider| provider.channel).collect(),
@@ -131,7 +130,6 @@ pub fn dispatchers(
     let context = Arc::new(DispatchContext {
         ledger: Arc::new(database.clone()),
         contacts: Arc::new(database.clone()),
-        rules: Arc::new(TemplateRules::new(templates)),
         house: house_rules(recipients),
         throttle: recipients.throttle.map(|per_recipient| Throttle { per_recipient, window }),
         unsubscribe: unsubscribe_links(recipients),

@@ -114,6 +114,7 @@ impl Service {
 
         let templates = delivery::templates(&config).map_err(|e| StartError(format!("delivery.templates_dir: {e}")))?;
         let templates = Arc::new(templates);
+        let template_rules = Arc::new(TemplateRules::new(Arc::clone(&templates)));
         let connections = connect(&config, &io).await?;
         for route in config.routing.routes() {
             registry.add_route(route);
@@ -126,6 +127,7 @@ impl Service {
             connections: &connections,
             breakers: &breakers,
             templates: Arc::clone(&templates),
+            template_rules: Arc::clone(&template_rules),
             clock,
             picture,
         };
@@ -133,7 +135,7 @@ impl Service {
 
         let parts = RunningParts {
             ledger: Arc::new(connections.database.clone()),
-            door: Arc::new(delivery::door(&config, &connections.database, templates)),
+            door: Arc::new(delivery::door(&config, &connections.database, templates, template_rules)),
             contacts: Arc::new(connections.database.clone()),
             inbox: Arc::new(connections.database.clone()),
             reports: Arc::new(delivery::report_desk(&config, &connections.database).map_err(StartError)?),
@@ -252,6 +254,7 @@ async fn connect(config: &Config, io: &Handle) -> Result<Connections, StartError
 /// Everything the actors are made from.
 struct Assembly<'a> {
     templates: Arc<Templates>,
+    template_rules: Arc<TemplateRules>,
     config: &'a Config,
     connections: &'a Connections,
     breakers: &'a Breakers,
@@ -287,7 +290,7 @@ impl Assembly<'_> {
             database: database.clone(),
             breakers: self.breakers.clone(),
             redis: self.redis()?,
-            template_rules: Arc::new(TemplateRules::new(&self.templates)),
+            template_rules: Arc::clone(&self.template_rules),
             clock: Arc::clone(&self.clock),
             io: wiring.io.clone(),
         }

@@ -104,8 +104,8 @@ fn call_off(
 }
 
 /// Counts settlements that the ledger took all of.
-pub fn count_settled_all(settlements: &[Settlement]) {
-    for settlement in settlements.iter().filter(|s| s.state.is_settled()) {
+pub fn count_settled_all<'a>(settlements: impl IntoIterator<Item = &'a Settlement>) {
+    for settlement in settlements.into_iter().filter(|s| s.state.is_settled()) {
         events::settled(settlement.channel.as_str(), settlement.state.as_str());
     }
 }
@@ -113,9 +113,7 @@ pub fn count_settled_all(settlements: &[Settlement]) {
 /// Counts those of the settlements that the ledger took.
 pub fn count_settled(settlements: &[Settlement], taken: &[String]) {
     let taken: HashSet<&str> = taken.iter().map(String::as_str).collect();
-    for settlement in settlements.iter().filter(|s| s.state.is_settled() && taken.contains(s.id.as_str())) {
-        events::settled(settlement.channel.as_str(), settlement.state.as_str());
-    }
+    count_settled_all(settlements.iter().filter(|s| taken.contains(s.id.as_str())));
 }
 
 /// A provider's answer to an attempt.

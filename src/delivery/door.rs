@@ -22,7 +22,7 @@ use crate::domain::ids::direct_request_id;
 use crate::domain::notification::{Request, SOURCE};
 use crate::domain::record::Headers;
 use crate::domain::time::format_utc;
-use crate::ports::ledger::{LedgerError, NewNotification, NotificationLedger};
+use crate::ports::ledger::{LedgerError, NewNotification};
 
 /// Where direct requests come from, in dead letters.
 const ORIGIN: &str = "api";
@@ -32,8 +32,6 @@ const MAX_KEY_BYTES: usize = 255;
 /// Takes direct requests.
 pub struct Door {
     /// Where they go.
-    pub ledger: Arc<dyn NotificationLedger>,
-    /// Settles what they replace.
     pub desk: Desk,
     /// The words that they may ask for.
     pub templates: Arc<Templates>,
@@ -125,17 +123,17 @@ impl Door {
     /// # Errors
     /// When nothing was changed.
     pub async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
-        let known = self.ledger.notification(id).await?;
+        let known = self.desk.ledger.notification(id).await?;
         let channel = known.and_then(|view| view.channel.parse::<Channel>().ok());
         match channel.filter(|channel| self.channels.contains(channel)) {
-            Some(_) => self.ledger.reopen(id, now).await,
+            Some(_) => self.desk.ledger.reopen(id, now).await,
             None => Ok(false),
         }
     }
 
     /// Whether the notification that has the id already asks for the same.
     async fn is_same(&self, new: &NewNotification) -> Result<bool, DoorError> {
-        let known = self.ledger.request_of(&new.request.id).await?;
+        let known = self.desk.ledger.request_of(&new.request.id).await?;
         let asked = std::str::from_utf8(new.origin.value.as_deref().unwrap_or_default()).ok();
         let payload = |json: &str| serde_json::from_str::<serde_json::Value>(json).ok().map(|mut v| v["data"].take());
         Ok(known.as_deref().and_then(payload) == asked.and_then(payload))
@@ -176,7 +174,7 @@ impl Door {
         let data = RawValue::from_string(text.to_owned()).map_err(|e| DoorError::Invalid(e.to_string()))?;
         let (template, channel) = (request.template.as_str(), request.channel);
         let asked = RenderRequest { template, channel, locale: None, time_zone: None, data: &data };
-        let words = match self.rules.collects(template) {
+        let words = match self.templates.collects(template) {
             true => self.templates.render_digest(&asked, std::slice::from_ref(&data)),
             false => self.templates.render(&asked),
         };

@@ -18,7 +18,7 @@ use super::decide::OnUnknown;
 use super::held::Held;
 use super::pacing::{Pacing, Together};
 use super::prepare::{Preparation, Prepared, Ready};
-use super::rules::{HouseRules, TemplateRules, Throttle};
+use super::rules::{HouseRules, Throttle};
 use super::schedule::Schedule;
 use super::templates::Templates;
 use super::under_way::UnderWay;
@@ -53,8 +53,6 @@ pub struct DispatchContext {
     pub contacts: Arc<dyn Contacts>,
     /// Their words.
     pub templates: Arc<Templates>,
-    /// What templates decide beside the words.
-    pub rules: Arc<TemplateRules>,
     /// What holds for all recipients.
     pub house: HouseRules,
     /// How many a recipient gets.

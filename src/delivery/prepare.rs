@@ -118,10 +118,11 @@ impl Preparation<'_> {
     /// The rules, and the address.
     fn address(&self, claimed: &Claimed) -> Result<Address, Box<Settlement>> {
         let (owner, now) = (self.owner, self.now);
-        if let Some(end) = self.end(claimed) {
+        let gate = self.context.house.gate(claimed, now);
+        if let Some(end) = self.end(claimed, &gate) {
             return Err(Box::new(end));
         }
-        if let Gate::Later { at, reason } = self.context.house.gate(claimed, now) {
+        if let Gate::Later { at, reason } = gate {
             return Err(Box::new(postpone(claimed, owner, at, reason, now)));
         }
         let data =
@@ -204,7 +205,7 @@ impl Preparation<'_> {
         addressed: &[(Claimed, Address)],
         settled: &mut Vec<Settlement>,
     ) -> Result<HashMap<String, Vec<Claimed>>, LedgerError> {
-        let leads = |(claimed, _): &&(Claimed, Address)| self.context.rules.collects(&claimed.template);
+        let leads = |(claimed, _): &&(Claimed, Address)| self.context.templates.collects(&claimed.template);
         let leaders: Vec<String> = addressed.iter().filter(leads).map(|(claimed, _)| claimed.id.clone()).collect();
         let mut followers: HashMap<String, Vec<Claimed>> = HashMap::new();
         if leaders.is_empty() {
@@ -215,7 +216,8 @@ impl Preparation<'_> {
         let seized = self.context.ledger.seize(&selection, self.owner, until, MAX_FOLLOWERS).await?;
         self.held.add(seized.iter().map(|f| f.id.as_str()));
         for follower in seized {
-            match (self.end(&follower), &follower.digest_id) {
+            let gate = self.context.house.gate(&follower, self.now);
+            match (self.end(&follower, &gate), &follower.digest_id) {
                 (Some(settlement), _) => settled.push(settlement),
                 (None, Some(leader)) => followers.entry(leader.clone()).or_default().push(follower),
                 (None, None) => settled.push(put_back(&follower, self.owner, self.now)),
@@ -225,9 +227,9 @@ impl Preparation<'_> {
     }
 
     /// The end of a notification that nobody wants any more.
-    fn end(&self, claimed: &Claimed) -> Option<Settlement> {
+    fn end(&self, claimed: &Claimed, gate: &Gate) -> Option<Settlement> {
         let (owner, now) = (self.owner, self.now);
-        match self.context.house.gate(claimed, now) {
+        match gate {
             Gate::Open | Gate::Later { .. } => None,
             Gate::Expired => Some(not_sent(claimed, owner, State::Expired, "expired", "its time is over", now)),
             Gate::Refused => {
@@ -293,7 +295,7 @@ impl Preparation<'_> {
             time_zone: zone.or(Some(&self.context.house.default_time_zone.name)),
             data,
         };
-        if !self.context.rules.collects(&claimed.template) {
+        if !self.context.templates.collects(&claimed.template) {
             return self.context.templates.render(&request);
         }
         let invalid = |error: DecodeError| RenderError { code: error.code(), reason: error.to_string() };

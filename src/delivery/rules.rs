@@ -1,49 +1,40 @@
 //! What templates and preferences decide about a notification beside its words: pure, with time as an argument.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::template_settings::TemplateSettings;
 use super::templates::Templates;
 use crate::domain::envelope::non_empty;
 use crate::domain::notification::Request;
 use crate::ports::ledger::{Claimed, Handling};
 
-/// The settings of all templates, as the ledger's intake needs them.
-#[derive(Debug, Default)]
+/// What templates decide about requests, as the ledger's intake needs it.
 pub struct TemplateRules {
-    settings: HashMap<String, TemplateSettings>,
+    templates: Arc<Templates>,
     /// Templates that replace others or are replaced: only for theirs it matters what a notification is about.
     replacing: HashSet<String>,
 }
 
 impl TemplateRules {
     /// The rules of all templates.
-    pub fn new(templates: &Templates) -> Self {
-        let named = templates.list().map(|listed| (listed.template.to_owned(), templates.settings(listed.template)));
-        let settings: HashMap<String, TemplateSettings> = named.map(|(name, s)| (name, s.clone())).collect();
-        let replacing = settings
-            .iter()
-            .filter(|(_, s)| !s.supersedes.is_empty())
-            .flat_map(|(name, s)| std::iter::once(name).chain(&s.supersedes))
-            .cloned()
+    pub fn new(templates: Arc<Templates>) -> Self {
+        let replacing = templates
+            .list()
+            .map(|listed| (listed.template, &templates.settings(listed.template).supersedes))
+            .filter(|(_, supersedes)| !supersedes.is_empty())
+            .flat_map(|(name, supersedes)| std::iter::once(name.to_owned()).chain(supersedes.iter().cloned()))
             .collect();
-        Self { settings, replacing }
-    }
-
-    /// True when notifications of this template are collected into digests.
-    pub fn collects(&self, template: &str) -> bool {
-        self.settings.get(template).is_some_and(|settings| settings.digest_window_ms.is_some())
+        Self { templates, replacing }
     }
 
     /// How the ledger is to handle a request.
     pub fn handling(&self, request: &Request) -> Handling {
-        let none = TemplateSettings::default();
-        let settings = self.settings.get(&request.template).unwrap_or(&none);
+        let settings = self.templates.settings(&request.template);
         // From when it could have been sent: an event that comes late does not make old news new.
         let from = request.send_at.map_or(request.caused_at, |at| at.max(request.caused_at));
         let collected = settings.digest_window().unwrap_or_default();

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use super::decide::{Next, OnUnknown, Progress, Rules, after_failure};
 use super::rules::{Gate, HouseRules, NamedZone};
 use super::schedule::Schedule;
-use crate::domain::channel::Channel;
+use super::state_tests::claimed;
 use crate::domain::preferences::{Preferences, QuietHours};
-use crate::ports::ledger::{Claimed, OriginCoordinates};
+use crate::ports::ledger::Claimed;
 use crate::ports::provider::SendError;
 
 /// Northern and southern summers, half an hour of change (Lord Howe), changes at midnight (Santiago, Cairo, Beirut,
@@ -73,37 +73,7 @@ fn is_quiet(at: Timestamp, zone: &TimeZone, from: u32, to: u32) -> bool {
 }
 
 fn waiting(preferences: Preferences) -> Claimed {
-    Claimed {
-        id: "n".into(),
-        aggregate_id: "notification-n".into(),
-        channel: Channel::Email,
-        template: "order_confirmation".into(),
-        category: "transactional".into(),
-        recipient: Some("customer".into()),
-        contact: None,
-        contact_version: 0,
-        preferences: Some(preferences),
-        critical: false,
-        expires_at: None,
-        digest_id: None,
-        reopened: 0,
-        correlation_id: "c".into(),
-        caused_at: Timestamp::UNIX_EPOCH,
-        due: None,
-        request_json: "{}".into(),
-        round: 0,
-        lane: 0,
-        attempts: 0,
-        unknowns: 0,
-        first_failure_at: None,
-        origin: OriginCoordinates {
-            topic: "notification-events".into(),
-            partition: None,
-            offset: None,
-            key: None,
-            headers_json: "[]".into(),
-        },
-    }
+    Claimed { preferences: Some(preferences), ..claimed() }
 }
 
 fn house(zone: &TimeZone) -> HouseRules {

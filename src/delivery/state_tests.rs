@@ -113,7 +113,7 @@ fn lanes(policies: &[OnUnknown]) -> Vec<LaneSettings> {
 }
 
 /// The notification `n`, fresh from the ledger.
-fn claimed() -> Claimed {
+pub(super) fn claimed() -> Claimed {
     Claimed {
         id: "n".into(),
         aggregate_id: "notification-n".into(),

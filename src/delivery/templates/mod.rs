@@ -101,6 +101,11 @@ impl Templates {
         self.templates.get(template).map_or(&DEFAULTS, |template| &template.settings)
     }
 
+    /// True when notifications of this template are collected into digests.
+    pub fn collects(&self, template: &str) -> bool {
+        self.settings(template).digest_window_ms.is_some()
+    }
+
     /// Every template in each of its locales, in the order of their names.
     pub fn list(&self) -> impl Iterator<Item = Listed<'_>> {
         self.templates.iter().flat_map(|(name, template)| {

@@ -8,13 +8,12 @@ use actix_web::http::StatusCode;
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use futures::stream::unfold;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::notifications::page_size;
-use super::{admit, admit_change, ask, none_if_refused, refuse, stored};
+use super::{Page, admit, admit_change, ask, bad, none_if_refused, refuse, stored};
 use crate::http::state::{Phase, SharedState};
 use crate::ports::inbox::Inbox;
 
@@ -22,12 +21,6 @@ use crate::ports::inbox::Inbox;
 const MAX_LISTENERS: usize = 1000;
 /// Proxies end connections over which nothing comes for long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-
-#[derive(Deserialize)]
-pub struct Page {
-    cursor: Option<String>,
-    limit: Option<String>,
-}
 
 #[get("/api/v1/recipients/{id}/inbox")]
 pub async fn entries(
@@ -39,7 +32,7 @@ pub async fn entries(
     let list = async || {
         let inbox = Arc::clone(&admit(&request, &state)?.inbox);
         let limit = page_size(page.limit.as_deref())?;
-        let wrong = || (StatusCode::BAD_REQUEST, "`cursor` is invalid: expected a nextCursor".to_owned());
+        let wrong = || bad("`cursor` is invalid: expected a nextCursor");
         let before = page.cursor.as_deref().map(|text| text.parse().map_err(|_| wrong())).transpose()?;
         let id = id.into_inner();
         let question = async move {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HOST, ORIGIN};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use serde::Deserialize;
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -42,9 +43,21 @@ fn admit_change<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a
     Ok(running)
 }
 
+/// The client's mistake; the words name the field and the rule.
+fn bad(detail: impl ToString) -> Refusal {
+    (StatusCode::BAD_REQUEST, detail.to_string())
+}
+
+/// Which part of a list is asked for.
+#[derive(Deserialize)]
+pub struct Page {
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
 /// A body as text.
 fn body_text(body: &[u8]) -> Result<String, Refusal> {
-    let text = std::str::from_utf8(body).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not UTF-8".to_owned()))?;
+    let text = std::str::from_utf8(body).map_err(|_| bad("the body is not UTF-8"))?;
     Ok(text.to_owned())
 }
 
@@ -58,7 +71,7 @@ async fn stored<T: Send + 'static>(
 
 fn unstored(error: LedgerError) -> Refusal {
     match error {
-        LedgerError::Rejected(detail) => (StatusCode::BAD_REQUEST, detail),
+        LedgerError::Rejected(detail) => bad(detail),
         LedgerError::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail),
     }
 }

@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Refusal, admit, admit_change, ask, body_text, none_if_refused, one, refuse};
+use super::{Refusal, admit, admit_change, ask, bad, body_text, none_if_refused, one, refuse};
 use crate::delivery::door::DoorError;
 use crate::domain::channel::Channel;
 use crate::domain::time::parse_rfc3339;
@@ -36,31 +36,26 @@ async fn submitted(request: &HttpRequest, body: &[u8], state: &SharedState) -> R
     let (door, now) = (Arc::clone(&running.door), running.clock.now());
     let submitted = ask(state, async move { Ok(door.submit(&body, key.as_deref(), now).await) }).await?;
     submitted.map_err(|error| match error {
-        DoorError::Invalid(detail) => (StatusCode::BAD_REQUEST, detail),
+        DoorError::Invalid(detail) => bad(detail),
         DoorError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
-        DoorError::Ledger(LedgerError::Rejected(detail)) => (StatusCode::BAD_REQUEST, detail),
+        DoorError::Ledger(LedgerError::Rejected(detail)) => bad(detail),
         DoorError::Ledger(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })
-}
-
-fn bad(detail: impl Into<String>) -> Refusal {
-    (StatusCode::BAD_REQUEST, detail.into())
 }
 
 #[get("/api/v1/notifications/{id}")]
 pub async fn notification(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
     let id = id.into_inner();
     match admit(&request, &state) {
-        Ok(running) => shown(running, &state, &id).await.unwrap_or_else(refuse),
+        Ok(running) => view(running, &state, &id).await.map_or_else(refuse, |view| HttpResponse::Ok().json(view)),
         Err(refusal) => refuse(refusal),
     }
 }
 
-async fn shown(running: &RunningParts, state: &SharedState, id: &str) -> Result<HttpResponse, Refusal> {
+async fn view(running: &RunningParts, state: &SharedState, id: &str) -> Result<NotificationView, Refusal> {
     let (ledger, wanted) = (Arc::clone(&running.ledger), id.to_owned());
     let question = async move { none_if_refused(ledger.notification(&wanted).await) };
-    let view: NotificationView = one(state, "notification", id, question).await?;
-    Ok(HttpResponse::Ok().json(view))
+    one(state, "notification", id, question).await
 }
 
 #[derive(Deserialize)]
@@ -158,12 +153,11 @@ async fn changed(
         };
         none_if_refused(done.map(Some))
     });
-    if done.await? == Some(true) {
-        return shown(running, state, id).await;
+    let done = done.await? == Some(true);
+    let view = view(running, state, id).await?;
+    if done {
+        return Ok(HttpResponse::Ok().json(view));
     }
-    let (ledger, wanted) = (Arc::clone(&running.ledger), id.to_owned());
-    let question = async move { none_if_refused(ledger.notification(&wanted).await) };
-    let view: NotificationView = one(state, "notification", id, question).await?;
     let rule = match change {
         Change::Cancel => "only one that waits can be cancelled",
         Change::Retry => "only one that was not sent, and whose channel has a provider, can be tried again",

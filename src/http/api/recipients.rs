@@ -7,8 +7,11 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, delete, get, put, web};
 use serde::Deserialize;
 
-use super::{Refusal, admit, admit_change, ask, ask_within, body_text, none_if_refused, one, refuse, stored, unstored};
+use super::{
+    Refusal, admit, admit_change, ask, ask_within, bad, body_text, none_if_refused, one, refuse, stored, unstored,
+};
 use crate::domain::envelope::{from_json, non_empty};
+use crate::domain::error::DecodeError;
 use crate::domain::preferences::Preferences;
 use crate::domain::recipient::{Device, Recipient, is_email, is_locale, is_phone};
 use crate::http::state::SharedState;
@@ -38,18 +41,18 @@ struct Wire {
     devices: Option<Vec<Device>>,
 }
 
-fn bad(field: &str, rule: &str) -> Refusal {
-    (StatusCode::BAD_REQUEST, format!("`{field}` is invalid: {rule}"))
+fn wrong(field: &str, rule: &str) -> Refusal {
+    bad(DecodeError::invalid(field, rule))
 }
 
 fn checked_id(id: &str) -> Result<String, Refusal> {
-    non_empty("id", id).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    non_empty("id", id).map_err(bad)?;
     Ok(id.to_owned())
 }
 
 fn recipient_of(id: &str, body: &str) -> Result<Recipient, Refusal> {
-    let wire: Wire = from_json(body, "").map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
-    let holds = |holds: bool, field: &str, rule: &str| if holds { Ok(()) } else { Err(bad(field, rule)) };
+    let wire: Wire = from_json(body, "").map_err(bad)?;
+    let holds = |holds: bool, field: &str, rule: &str| if holds { Ok(()) } else { Err(wrong(field, rule)) };
     let each = |value: &Option<String>, test: fn(&str) -> bool| value.as_deref().is_none_or(test);
     holds(each(&wire.email, is_email), "email", "expected an e-mail address")?;
     holds(each(&wire.phone, is_phone), "phone", "expected an E.164 number such as +15550100123")?;
@@ -164,9 +167,9 @@ pub async fn put_preferences(
     let put = async || {
         let running = admit_change(&request, &state)?;
         let body = body_text(&body)?;
-        let wanted: Preferences = from_json(&body, "").map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        let wanted: Preferences = from_json(&body, "").map_err(bad)?;
         refuse_unknown_fields(&body)?;
-        wanted.check().map_err(|(field, rule)| bad(&field, &rule))?;
+        wanted.check().map_err(|(field, rule)| wrong(&field, &rule))?;
         let (contacts, id, new) = (Arc::clone(&running.contacts), checked_id(&id)?, wanted.clone());
         stored(&state, async move { contacts.set_preferences(&id, &new).await }).await?;
         Ok(HttpResponse::Ok().json(wanted))
@@ -179,7 +182,7 @@ fn refuse_unknown_fields(body: &str) -> Result<(), Refusal> {
     let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let strange = |at: &str, value: &serde_json::Value, known: &[&str]| {
         let unknown = value.as_object().and_then(|object| object.keys().find(|key| !known.contains(&key.as_str())));
-        unknown.map_or(Ok(()), |key| Err(bad(&format!("{at}{key}"), "there is no such field")))
+        unknown.map_or(Ok(()), |key| Err(wrong(&format!("{at}{key}"), "there is no such field")))
     };
     strange("", &value, &["optOut", "quietHours"])?;
     strange("quietHours.", &value["quietHours"], &["from", "to"])?;

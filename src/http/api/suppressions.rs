@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::notifications::page_size;
-use super::{Refusal, admit, admit_change, ask, body_text, none_if_refused, refuse, stored};
+use super::{Page, Refusal, admit, admit_change, ask, bad, body_text, none_if_refused, refuse, stored};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::{from_json, non_empty};
 use crate::domain::recipient::is_address_for;
@@ -22,10 +22,6 @@ struct Wire {
     address: String,
     #[serde(default)]
     reason: Option<String>,
-}
-
-fn bad(detail: impl ToString) -> Refusal {
-    (StatusCode::BAD_REQUEST, detail.to_string())
 }
 
 fn checked(body: &str) -> Result<(Channel, String, String), Refusal> {
@@ -71,12 +67,6 @@ pub async fn unsuppress(
         }
     };
     unsuppress().await.unwrap_or_else(refuse)
-}
-
-#[derive(Deserialize)]
-pub struct Page {
-    cursor: Option<String>,
-    limit: Option<String>,
 }
 
 /// A cursor carries the last address; encoded, because nobody is to build one.
