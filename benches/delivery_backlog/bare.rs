@@ -48,6 +48,7 @@ fn row(new: &NewNotification) -> New<'_> {
 
 /// The statements; rows travel as one JSON parameter.
 struct Statements {
+    requests: String,
     insert: String,
     claim: String,
     begin: String,
@@ -68,34 +69,37 @@ impl Statements {
             ("request", "text"),
             ("key", "text"),
         ];
-        let (new, ids) = (rows(kind, &new), rows(kind, &[("id", "text")]));
+        let due = rows(kind, &[("id", "text"), ("recipient", "text"), ("at", "bigint")]);
+        let (new, seqs) = (rows(kind, &new), rows(kind, &[("seq", "bigint")]));
         Self {
+            requests: format!(
+                "INSERT INTO requests (id, aggregate_id, recipient, template, category, correlation_id, causation_id,
+                     caused_at, created_at, request, origin_topic, origin_partition, origin_offset, origin_key, headers)
+                 SELECT id, aggregate, recipient, template, 'transactional', correlation, causation, at, at, request,
+                     'notification-events', 0, 0, key, '[]' FROM {new}"
+            ),
             insert: format!(
-                "INSERT INTO notifications (id, aggregate_id, channel, recipient, template, category, correlation_id,
-                     causation_id, caused_at, request, origin_topic, origin_partition, origin_offset, origin_key,
-                     headers, state, lane, round, attempts, unknowns, next_attempt_at, created_at)
-                 SELECT id, aggregate, 'email', recipient, template, 'transactional', correlation, causation, at, request,
-                     'notification-events', 0, 0, key, '[]', 'pending', 0, 0, 0, 0, at, at FROM {new}"
+                "INSERT INTO notifications (seq, channel, recipient, state, next_attempt_at)
+                 SELECT q.seq, 'email', r.recipient, 'pending', r.at FROM {due} JOIN requests q ON q.id = r.id"
             ),
             claim: "UPDATE notifications SET state = 'sending', lease_owner = 'bare', lease_until = $1
                  WHERE seq IN (SELECT seq FROM notifications
                                WHERE channel = 'email' AND lane = 0 AND state IN ('pending', 'retrying')
                                  AND next_attempt_at <= $1
                                ORDER BY next_attempt_at, seq LIMIT $2)
-                 RETURNING id"
+                 RETURNING seq"
                 .to_owned(),
             begin: format!(
-                "INSERT INTO notification_attempts (notification_id, number, provider, started_at)
-                 SELECT id, 1, 'bare', $2 FROM {ids}"
+                "INSERT INTO attempts (seq, number, provider, started_at) SELECT seq, 1, 'bare', $2 FROM {seqs}"
             ),
             settle: format!(
                 "UPDATE notifications SET state = 'sent', attempts = 1, settled_at = $2, next_attempt_at = NULL,
                      lease_owner = NULL, lease_until = NULL
-                 WHERE id IN (SELECT id FROM {ids})"
+                 WHERE seq IN (SELECT seq FROM {seqs})"
             ),
             end: format!(
-                "UPDATE notification_attempts SET outcome = 'accepted', duration_ms = 0
-                 WHERE notification_id IN (SELECT id FROM {ids}) AND number = 1"
+                "UPDATE attempts SET outcome = 'accepted', duration_ms = 0
+                 WHERE seq IN (SELECT seq FROM {seqs}) AND number = 1"
             ),
         }
     }
@@ -115,8 +119,8 @@ fn rows(kind: Kind, columns: &[(&str, &str)]) -> String {
 }
 
 #[derive(Serialize)]
-struct Id<'a> {
-    id: &'a str,
+struct Seq {
+    seq: i64,
 }
 
 fn json<T: Serialize>(rows: &[T]) -> Result<String> {
@@ -132,15 +136,18 @@ pub async fn measure(fresh: &Fresh, backlog: &Backlog, events: u64) -> Result<Ba
         let batch = backlog.batch(from, events.min(from + ROWS))?;
         let began = Instant::now();
         let rows = json(&batch.iter().map(row).collect::<Vec<_>>())?;
-        query(&statements.insert).bind(rows).execute(&mut connection).await?;
+        let mut tx = connection.begin().await?;
+        query(&statements.requests).bind(rows.clone()).execute(&mut *tx).await?;
+        query(&statements.insert).bind(rows).execute(&mut *tx).await?;
+        tx.commit().await?;
         bare.insert += began.elapsed();
     }
     let mut settled = 0;
     while settled < events {
         let began = Instant::now();
-        let ids = claim(&mut connection, &statements).await?;
+        let seqs = claim(&mut connection, &statements).await?;
         let claimed = Instant::now();
-        settle(&mut connection, &statements, ids.clone()).await?;
+        settle(&mut connection, &statements, seqs).await?;
         bare.claim += claimed - began;
         bare.settle += claimed.elapsed();
         settled += ROWS.min(events - settled);
@@ -161,18 +168,19 @@ async fn claim(connection: &mut AnyConnection, statements: &Statements) -> Resul
     let now = jiff::Timestamp::now().as_millisecond();
     let mut tx = connection.begin().await?;
     let claimed = query(&statements.claim).bind(now).bind(ROWS as i64).fetch_all(&mut *tx).await?;
-    let ids = claimed.iter().map(|row| row.try_get("id")).collect::<Result<Vec<String>, _>>()?;
-    let ids = json(&ids.iter().map(|id| Id { id }).collect::<Vec<_>>())?;
-    query(&statements.begin).bind(ids.clone()).bind(now).execute(&mut *tx).await?;
+    let seqs =
+        claimed.iter().map(|row| Ok(Seq { seq: row.try_get("seq")? })).collect::<Result<Vec<_>, sqlx::Error>>()?;
+    let seqs = json(&seqs)?;
+    query(&statements.begin).bind(seqs.clone()).bind(now).execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(ids)
+    Ok(seqs)
 }
 
-async fn settle(connection: &mut AnyConnection, statements: &Statements, ids: String) -> Result<()> {
+async fn settle(connection: &mut AnyConnection, statements: &Statements, seqs: String) -> Result<()> {
     let now = jiff::Timestamp::now().as_millisecond();
     let mut tx = connection.begin().await?;
-    query(&statements.settle).bind(ids.clone()).bind(now).execute(&mut *tx).await?;
-    query(&statements.end).bind(ids).execute(&mut *tx).await?;
+    query(&statements.settle).bind(seqs.clone()).bind(now).execute(&mut *tx).await?;
+    query(&statements.end).bind(seqs).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())
 }

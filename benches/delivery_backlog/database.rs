@@ -90,8 +90,8 @@ impl Contents {
         let row = sqlx::query(
             "SELECT (SELECT COUNT(*) FROM notifications) AS notifications,
                     (SELECT COUNT(*) FROM notifications WHERE state = 'sent') AS sent,
-                    (SELECT COUNT(*) FROM notification_attempts WHERE outcome = 'accepted') AS accepted_attempts,
-                    (SELECT COUNT(*) FROM notification_attempts) AS attempts,
+                    (SELECT COUNT(*) FROM attempts WHERE outcome = 'accepted') AS accepted_attempts,
+                    (SELECT COUNT(*) FROM attempts) AS attempts,
                     (SELECT COUNT(*) FROM outbox) AS outbox",
         )
         .fetch_one(connection)

@@ -52,6 +52,7 @@ pub fn not_sent(
 /// A settlement without an attempt.
 fn unsent(claimed: &Claimed, owner: &str, state: State, now: Timestamp) -> Settlement {
     Settlement {
+        seq: claimed.seq,
         id: claimed.id.clone(),
         channel: claimed.channel,
         owner: owner.to_owned(),

@@ -342,6 +342,7 @@ impl Lane {
         let starts: Vec<AttemptStart> = permitted
             .iter()
             .map(|(ready, _)| AttemptStart {
+                seq: ready.claimed.seq,
                 id: ready.message.id.clone(),
                 number: ready.message.attempt,
                 provider: self.settings.name.clone(),

@@ -115,6 +115,7 @@ fn lanes(policies: &[OnUnknown]) -> Vec<LaneSettings> {
 /// The notification `n`, fresh from the ledger.
 pub(super) fn claimed() -> Claimed {
     Claimed {
+        seq: 1,
         id: "n".into(),
         aggregate_id: "notification-n".into(),
         channel: Channel::Email,
@@ -475,7 +476,7 @@ proptest! {
         let model = Model::new(&steps, &policies);
         let schedule = model.schedule();
         let leader = Claimed { round, unknowns, attempts: 3, ..claimed() };
-        let follower = Claimed { id: "follower".into(), digest_id: Some("n".into()), due: None, ..claimed() };
+        let follower = Claimed { seq: 2, id: "follower".into(), digest_id: Some("n".into()), due: None, ..claimed() };
         let result = said(word);
         let (to, duration) = ("a@example.com", Duration::ZERO);
         let answered = Answered { claimed: &leader, to, number: 4, probe: false, duration, result: &result };

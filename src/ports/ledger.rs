@@ -189,6 +189,8 @@ pub struct ClaimRequest {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Claimed {
+    /// The ledger's number for it.
+    pub seq: i64,
     pub id: String,
     pub aggregate_id: String,
     pub channel: Channel,
@@ -271,6 +273,8 @@ impl Outcome {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct AttemptStart {
+    /// See [`Claimed::seq`].
+    pub seq: i64,
     pub id: String,
     pub number: u32,
     pub provider: String,
@@ -294,6 +298,8 @@ pub struct AttemptEnd {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Settlement {
+    /// See [`Claimed::seq`].
+    pub seq: i64,
     pub id: String,
     pub channel: Channel,
     pub owner: String,

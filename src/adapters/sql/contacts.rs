@@ -9,8 +9,8 @@ use sqlx::any::AnyRow;
 use sqlx::{Row as _, query};
 
 use super::database::{Database, bounded, sql};
+use super::dialect::waiting;
 use super::insert::text;
-use super::ledger::id_rows;
 use super::rows::millis;
 use super::wake::Wake;
 use super::{erasure, preferences};
@@ -19,7 +19,7 @@ use crate::domain::envelope::to_json;
 use crate::domain::preferences::{OptOut, Preferences};
 use crate::domain::recipient::{Device, Recipient};
 use crate::ports::contacts::{Contacts, Erased, Suppression};
-use crate::ports::ledger::{Claimed, LedgerError};
+use crate::ports::ledger::LedgerError;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -51,9 +51,10 @@ fn row(r: &Recipient) -> Row<'_> {
     }
 }
 
-fn recipient(row: &AnyRow) -> Result<Recipient, sqlx::Error> {
+/// The entry of this id in a row that has its columns.
+pub(super) fn recipient(id: String, row: &AnyRow) -> Result<Recipient, sqlx::Error> {
     Ok(Recipient {
-        id: row.try_get("id")?,
+        id,
         email: row.try_get("email")?,
         phone: row.try_get("phone")?,
         locale: row.try_get("locale")?,
@@ -61,53 +62,6 @@ fn recipient(row: &AnyRow) -> Result<Recipient, sqlx::Error> {
         // The directory wrote them, so they read back; a stranger's edit costs the devices, not the recipient.
         devices: serde_json::from_str(row.try_get("devices")?).unwrap_or_default(),
     })
-}
-
-/// Adds what the directory knows to claimed notifications.
-pub(super) async fn attach(database: &Database, claimed: &mut [Claimed]) -> Result<(), LedgerError> {
-    let mut wanted: Vec<&str> = claimed.iter().filter_map(|c| c.recipient.as_deref()).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let ids = id_rows(wanted.into_iter());
-    let statement = format!(
-        "SELECT r.id AS id, c.email AS email, c.phone AS phone, c.locale AS locale, c.time_zone AS time_zone,
-                c.devices AS devices, c.version AS version, p.preferences AS preferences
-         FROM {} LEFT JOIN recipients c ON c.id = r.id LEFT JOIN preferences p ON p.recipient = r.id
-         WHERE c.id IS NOT NULL OR p.recipient IS NOT NULL",
-        database.dialect.rows(&[("id", "text")])
-    );
-    let known: HashMap<String, Known> = bounded(async {
-        let rows = query(sql(statement)).bind(ids).fetch_all(&database.read).await?;
-        rows.iter().map(|row| Ok((row.try_get("id")?, known(row)?))).collect()
-    })
-    .await?;
-    for claimed in claimed {
-        if let Some(known) = claimed.recipient.as_ref().and_then(|id| known.get(id)) {
-            claimed.preferences.clone_from(&known.preferences);
-            if let Some((contact, version)) = &known.contact {
-                claimed.contact = Some(contact.clone());
-                claimed.contact_version = *version;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What is known about a recipient: where it is reached, and what it wants.
-struct Known {
-    contact: Option<(Recipient, i64)>,
-    preferences: Option<Preferences>,
-}
-
-fn known(row: &AnyRow) -> Result<Known, sqlx::Error> {
-    let contact = match row.try_get::<Option<i64>, _>("version")? {
-        Some(version) => Some((recipient(row)?, version)),
-        None => None,
-    };
-    Ok(Known { contact, preferences: preferences::read(row)? })
 }
 
 /// One entry per recipient, later ones over earlier ones: a statement may touch a row only once.
@@ -146,7 +100,7 @@ impl Contacts for Database {
         bounded(async {
             let row =
                 query("SELECT * FROM recipients WHERE id = $1").bind(id.to_owned()).fetch_optional(&self.read).await?;
-            row.as_ref().map(recipient).transpose()
+            row.as_ref().map(|row| recipient(id.to_owned(), row)).transpose()
         })
         .await
     }
@@ -242,8 +196,9 @@ async fn store(database: &Database, recipients: &[Recipient], stored: Stored) ->
     );
     let wake = format!(
         "UPDATE notifications SET state = 'pending', next_attempt_at = $2
-         FROM {} WHERE notifications.recipient = r.id AND notifications.state = 'awaiting_contact'",
-        database.dialect.rows(&[("id", "text")])
+         FROM {} WHERE notifications.recipient = r.id AND notifications.state = 'awaiting_contact' AND {}",
+        database.dialect.rows(&[("id", "text")]),
+        waiting("notifications")
     );
     let now = millis(Timestamp::now());
     let woken = bounded(async {

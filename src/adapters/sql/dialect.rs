@@ -1,9 +1,15 @@
 //! Where PostgreSQL and SQLite differ.
 
-/// That a row of this table, found by its id, is being sent: in words that fit no index. PostgreSQL would prefer the
+/// That a row of this table, found by its number, is being sent: in words that fit no index. PostgreSQL would prefer the
 /// index of leases, which holds all rows that were sent since the last vacuum, and read them all.
 pub fn being_sent(table: &str) -> String {
     format!("{table}.state IS NOT DISTINCT FROM 'sending'")
+}
+
+/// That a row of this table waits: in the words of the indexes of what waits, for SQLite uses an index only where its
+/// condition is repeated.
+pub fn waiting(table: &str) -> String {
+    format!("{table}.state IN ('pending', 'retrying', 'awaiting_contact')")
 }
 
 /// The database behind the URL.
@@ -30,6 +36,15 @@ impl Dialect {
                     columns.iter().map(|(name, _)| format!("value->>'{name}' AS {name}")).collect();
                 format!("(SELECT {} FROM jsonb_each($1)) AS r", columns.join(", "))
             }
+        }
+    }
+
+    /// A FROM item named `r` that turns the numbers bound as `$1`, with commas between them, into rows of one column,
+    /// `seq`.
+    pub fn seqs(self) -> &'static str {
+        match self {
+            Self::Postgres => "unnest(string_to_array($1, ',')::bigint[]) AS r(seq)",
+            Self::Sqlite => "(SELECT value AS seq FROM json_each('[' || $1 || ']')) AS r",
         }
     }
 

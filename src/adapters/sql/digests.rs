@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
+use super::dialect::waiting;
 use super::ledger::id_rows;
 use super::rows::millis;
 use crate::domain::channel::Channel;
@@ -25,20 +26,23 @@ pub(super) async fn join(
     if ids.is_empty() {
         return Ok(());
     }
-    let untouched = |row: &str| format!("{row}.state = 'pending' AND {row}.attempts = 0 AND {row}.digest_id IS NULL");
+    let untouched = |row: &str| {
+        format!("{row}.state = 'pending' AND {} AND {row}.attempts = 0 AND {row}.digest_id IS NULL", waiting(row))
+    };
     let fresh = format!(
-        "SELECT n.seq AS seq FROM {} JOIN notifications n ON n.id = r.id
+        "SELECT n.seq AS seq FROM {} JOIN requests q ON q.id = r.id JOIN notifications n ON n.seq = q.seq
          WHERE {} AND n.recipient IS NOT NULL ORDER BY n.seq",
         database.dialect.rows(&[("id", "text")]),
         untouched("n")
     );
     let leader = format!(
-        "SELECT l.id AS id FROM notifications n JOIN notifications l
-             ON l.recipient = n.recipient AND l.channel = n.channel AND l.template = n.template
-            AND l.category = n.category AND l.critical = n.critical
-            AND l.seq < n.seq AND l.next_attempt_at <= n.next_attempt_at AND l.settled_at IS NULL AND {}
+        "SELECT lq.id AS id FROM notifications n JOIN requests q ON q.seq = n.seq
+         JOIN notifications l ON l.recipient = n.recipient AND l.channel = n.channel
+             AND l.seq < n.seq AND l.next_attempt_at <= n.next_attempt_at AND {}
+         JOIN requests lq ON lq.seq = l.seq AND lq.template = q.template AND lq.category = q.category
+             AND lq.critical = q.critical
          WHERE n.seq = $1 AND NOT EXISTS (SELECT 1 FROM notifications f
-                                          WHERE f.digest_id = n.id AND f.settled_at IS NULL)
+                                          WHERE f.digest_id = q.id AND f.settled_at IS NULL)
          ORDER BY l.seq LIMIT 1 {}",
         untouched("l"),
         database.dialect.for_update_of("l")
@@ -63,13 +67,14 @@ pub(super) async fn release(database: &Database, channel: Channel, now: Timestam
     let statement = "UPDATE notifications
          SET digest_id = CASE WHEN notifications.seq = g.head THEN NULL ELSE g.leader END,
              next_attempt_at = CASE WHEN notifications.seq = g.head THEN $1 ELSE NULL END
-         FROM (SELECT head.digest_id AS gone, head.seq AS head, head.id AS leader
+         FROM (SELECT head.digest_id AS gone, head.seq AS head, q.id AS leader
                FROM (SELECT MIN(f.seq) AS seq FROM notifications f
                      WHERE f.digest_id IS NOT NULL AND f.settled_at IS NULL AND f.state IN ('pending', 'retrying')
                        AND f.channel = $2
-                       AND NOT EXISTS (SELECT 1 FROM notifications l WHERE l.id = f.digest_id AND l.settled_at IS NULL)
+                       AND NOT EXISTS (SELECT 1 FROM requests lq JOIN notifications l ON l.seq = lq.seq
+                                       WHERE lq.id = f.digest_id AND l.settled_at IS NULL)
                      GROUP BY f.digest_id) AS orphans
-               JOIN notifications head ON head.seq = orphans.seq) AS g
+               JOIN notifications head ON head.seq = orphans.seq JOIN requests q ON q.seq = head.seq) AS g
          WHERE notifications.digest_id = g.gone AND notifications.settled_at IS NULL
            AND notifications.state IN ('pending', 'retrying')";
     bounded(async {

@@ -10,22 +10,29 @@ use crate::ports::ledger::LedgerError;
 /// Dead letters that are looked through together.
 const PAGE: i64 = 20;
 
+/// What is still on its way keeps what it needs.
 const NOTIFICATIONS: &str = "UPDATE notifications
-    SET recipient = NULL, about = NULL, request = '{}', headers = '[]', origin_key = NULL, receipt = NULL,
-        reason = CASE WHEN reason IS NULL THEN NULL ELSE 'erased' END, aggregate_id = 'erased', causation_id = NULL,
-        correlation_id = 'erased'
-    WHERE recipient = $1 AND settled_at IS NOT NULL";
+    SET recipient = NULL, about = NULL, receipt = NULL, reason = CASE WHEN reason IS NULL THEN NULL ELSE 'erased' END
+    WHERE seq IN (SELECT seq FROM requests WHERE recipient = $1) AND settled_at IS NOT NULL";
 
-const ATTEMPTS: &str =
-    "UPDATE notification_attempts SET receipt = NULL, error = CASE WHEN error IS NULL THEN NULL ELSE 'erased' END
-    WHERE notification_id IN (SELECT id FROM notifications WHERE recipient = $1)";
+const ATTEMPTS: &str = "UPDATE attempts
+    SET receipt = NULL, error = CASE WHEN error IS NULL THEN NULL ELSE 'erased' END
+    WHERE seq IN (SELECT seq FROM requests WHERE recipient = $1)";
+
+const REQUESTS: &str = "UPDATE requests
+    SET recipient = NULL, request = '{}', headers = '[]', origin_key = NULL, aggregate_id = 'erased',
+        causation_id = NULL, correlation_id = 'erased'
+    WHERE recipient = $1
+      AND EXISTS (SELECT 1 FROM notifications n WHERE n.seq = requests.seq AND n.settled_at IS NOT NULL)";
 
 pub(super) async fn erase(database: &Database, id: &str) -> Result<Erased, LedgerError> {
     let mut erased = bounded(async {
         let mut tx = database.begin().await?;
         // The rows before their attempts, as everybody locks them.
-        let lock =
-            format!("SELECT id FROM notifications WHERE recipient = $1 ORDER BY id {}", database.dialect.for_update());
+        let lock = format!(
+            "SELECT seq FROM notifications WHERE seq IN (SELECT seq FROM requests WHERE recipient = $1) ORDER BY seq {}",
+            database.dialect.for_update()
+        );
         query(sql(lock)).bind(id.to_owned()).fetch_all(&mut *tx).await?;
         let erased = Erased {
             recipients: change(&mut tx, "DELETE FROM recipients WHERE id = $1", id).await?,
@@ -34,7 +41,8 @@ pub(super) async fn erase(database: &Database, id: &str) -> Result<Erased, Ledge
             dead_letters: 0,
             notifications: {
                 change(&mut tx, ATTEMPTS, id).await?;
-                change(&mut tx, NOTIFICATIONS, id).await?
+                change(&mut tx, NOTIFICATIONS, id).await?;
+                change(&mut tx, REQUESTS, id).await?
             },
         };
         tx.commit().await?;

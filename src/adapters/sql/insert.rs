@@ -1,11 +1,13 @@
 //! New notifications into the ledger.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::{Any, Transaction, query};
 
 use super::database::{Database, bounded, sql};
+use super::dialect::Dialect;
 use super::rows::millis;
 use super::wake::Wake;
 use super::{digests, seize, settle};
@@ -16,77 +18,98 @@ use crate::ports::ledger::{Inserted, LedgerError, NewNotification, OUT_OF_TURN, 
 /// More notifications about one thing do not wait for one recipient.
 const MOST_REPLACED: usize = 1000;
 
-const COLUMNS: [(&str, &str); 20] = [
+/// The columns of a request.
+const REQUEST: [(&str, &str); 16] = [
     ("id", "text"),
     ("aggregate_id", "text"),
-    ("channel", "text"),
     ("recipient", "text"),
     ("template", "text"),
     ("category", "text"),
+    ("critical", "bigint"),
     ("correlation_id", "text"),
     ("causation_id", "text"),
     ("caused_at", "bigint"),
+    ("created_at", "bigint"),
     ("request", "text"),
     ("origin_topic", "text"),
     ("origin_partition", "bigint"),
     ("origin_offset", "bigint"),
     ("origin_key", "text"),
     ("headers", "text"),
+];
+
+/// The columns of its notification, which is found by the request's id.
+const NOTIFICATION: [(&str, &str); 6] = [
+    ("id", "text"),
+    ("channel", "text"),
+    ("recipient", "text"),
     ("next_attempt_at", "bigint"),
-    ("created_at", "bigint"),
-    ("critical", "bigint"),
     ("about", "text"),
     ("expires_at", "bigint"),
 ];
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct RequestRow<'a> {
     id: &'a str,
     aggregate_id: &'a str,
-    channel: &'a str,
     recipient: Option<&'a str>,
     template: &'a str,
     category: &'a str,
+    critical: u8,
     correlation_id: &'a str,
     causation_id: Option<&'a str>,
     caused_at: i64,
-    request: String,
+    created_at: i64,
+    request: Cow<'a, str>,
     origin_topic: &'a str,
     origin_partition: Option<i32>,
     origin_offset: Option<i64>,
     origin_key: Option<String>,
     headers: String,
+}
+
+#[derive(Serialize)]
+struct NotificationRow<'a> {
+    id: &'a str,
+    channel: &'a str,
+    recipient: Option<&'a str>,
     next_attempt_at: i64,
-    created_at: i64,
-    critical: u8,
     about: Option<&'a str>,
     expires_at: Option<i64>,
 }
 
-fn row(new: &NewNotification) -> Row<'_> {
-    let (request, origin, handling) = (&new.request, &new.origin, &new.handling);
-    let received_at = millis(new.received_at);
-    let collected_until = handling.digest_window.map_or(0, |window| received_at.saturating_add(duration_ms(window)));
-    let not_before = request.send_at.map_or(0, millis).max(collected_until);
-    Row {
+fn request_row(new: &NewNotification) -> RequestRow<'_> {
+    let (request, origin) = (&new.request, &new.origin);
+    RequestRow {
         id: &request.id,
         aggregate_id: &request.aggregate_id,
-        channel: request.channel.as_str(),
         recipient: request.recipient.as_deref(),
         template: &request.template,
         category: &request.category,
+        critical: u8::from(new.handling.critical),
         correlation_id: &request.correlation_id,
         causation_id: request.causation_id.as_deref(),
         caused_at: millis(request.caused_at),
-        request: String::from_utf8_lossy(origin.value.as_deref().unwrap_or_default()).into_owned(),
+        created_at: millis(new.received_at),
+        request: String::from_utf8_lossy(origin.value.as_deref().unwrap_or_default()),
         origin_topic: &origin.topic,
         origin_partition: origin.partition,
         origin_offset: origin.offset,
         origin_key: origin.key.as_deref().map(bytes::encode),
         headers: text(to_json(&origin.headers)),
+    }
+}
+
+fn notification_row(new: &NewNotification) -> NotificationRow<'_> {
+    let (request, handling) = (&new.request, &new.handling);
+    let received_at = millis(new.received_at);
+    let collected_until = handling.digest_window.map_or(0, |window| received_at.saturating_add(duration_ms(window)));
+    let not_before = request.send_at.map_or(0, millis).max(collected_until);
+    NotificationRow {
+        id: &request.id,
+        channel: request.channel.as_str(),
+        recipient: request.recipient.as_deref(),
         next_attempt_at: received_at.max(not_before),
-        created_at: received_at,
-        critical: u8::from(handling.critical),
         about: handling.about.as_deref(),
         expires_at: handling.expires_at.map(millis),
     }
@@ -106,27 +129,16 @@ pub(super) async fn insert(
     batch: &[NewNotification],
     replaced: &Replacement<'_>,
 ) -> Result<Inserted, LedgerError> {
-    let rows: Vec<Row<'_>> = batch.iter().map(row).collect();
-    let json = text(to_json(&rows));
-    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    let picked: Vec<String> = names.iter().map(|name| format!("r.{name}")).collect();
-    let statement = format!(
-        "INSERT INTO notifications ({}, state, lane, round, attempts, unknowns)
-         SELECT {}, 'pending', 0, 0, 0, 0 FROM {} WHERE true
-         ON CONFLICT (id) DO NOTHING",
-        names.join(", "),
-        picked.join(", "),
-        database.dialect.rows(&COLUMNS),
-    );
     let plain = |new: &NewNotification| new.handling.digest_window.is_none() && new.handling.supersedes.is_empty();
     let (new, settled) = bounded(async {
-        if batch.iter().all(plain) {
-            let result = query(sql(statement)).bind(json).execute(&database.write).await?;
-            return Ok((result.rows_affected(), Vec::new()));
-        }
         let mut tx = database.begin().await?;
+        if batch.iter().all(plain) {
+            let new = write(database.dialect, &mut tx, batch).await?;
+            tx.commit().await?;
+            return Ok((new, Vec::new()));
+        }
         query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
-        let new = query(sql(statement)).bind(json).execute(&mut *tx).await?.rows_affected();
+        let new = write(database.dialect, &mut tx, batch).await?;
         digests::join(database, &mut tx, batch).await?;
         let settled = supersede(database, &mut tx, batch, replaced).await?;
         tx.commit().await?;
@@ -138,6 +150,37 @@ pub(super) async fn insert(
         database.wakes.announce(Wake::Work);
     }
     Ok(Inserted { new, duplicates: (batch.len() as u64).saturating_sub(new), replaced: settled })
+}
+
+/// Writes both rows of each that is new, and says how many are.
+async fn write(
+    dialect: Dialect,
+    tx: &mut Transaction<'static, Any>,
+    batch: &[NewNotification],
+) -> Result<u64, sqlx::Error> {
+    let names: Vec<&str> = REQUEST.iter().map(|(name, _)| *name).collect();
+    let picked: Vec<String> = names.iter().map(|name| format!("r.{name}")).collect();
+    let requests = format!(
+        "INSERT INTO requests ({}) SELECT {} FROM {} WHERE true ON CONFLICT (id) DO NOTHING",
+        names.join(", "),
+        picked.join(", "),
+        dialect.rows(&REQUEST),
+    );
+    // One that was there before has its notification already.
+    let notifications = format!(
+        "INSERT INTO notifications (seq, channel, recipient, state, next_attempt_at, about, expires_at)
+         SELECT q.seq, r.channel, r.recipient, 'pending', r.next_attempt_at, r.about, r.expires_at
+         FROM {} JOIN requests q ON q.id = r.id WHERE true ORDER BY q.seq
+         ON CONFLICT (seq) DO NOTHING",
+        dialect.rows(&NOTIFICATION),
+    );
+    let rows: Vec<RequestRow<'_>> = batch.iter().map(request_row).collect();
+    let new = query(sql(requests)).bind(text(to_json(&rows))).execute(&mut **tx).await?.rows_affected();
+    if new > 0 {
+        let rows: Vec<NotificationRow<'_>> = batch.iter().map(notification_row).collect();
+        query(sql(notifications)).bind(text(to_json(&rows))).execute(&mut **tx).await?;
+    }
+    Ok(new)
 }
 
 /// Settles what the new ones replace, before anybody can claim it.

@@ -1,8 +1,10 @@
 //! PostgreSQL and SQLite through one set of statements; only the words in which they differ are told apart here.
 
+mod claims;
 #[cfg(test)]
 mod conformance;
 mod contacts;
+mod contents;
 mod database;
 mod dialect;
 mod digests;

@@ -1,28 +1,28 @@
 //! Settled notifications leave the ledger in small steps; their counts stay.
 
 use jiff::Timestamp;
-use sqlx::{Row as _, query};
+use sqlx::query;
 
+use super::contents::{list, seqs_of};
 use super::database::{Database, bounded, sql};
-use super::ledger::id_rows;
 use super::rows::millis;
 use crate::ports::ledger::LedgerError;
 
 pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize) -> Result<u64, LedgerError> {
     let choose = format!(
-        "SELECT id FROM notifications WHERE settled_at < $1 ORDER BY settled_at LIMIT $2 {}",
+        "SELECT seq FROM notifications WHERE settled_at < $1 ORDER BY settled_at LIMIT $2 {}",
         database.dialect.skip_locked()
     );
-    let rows = database.dialect.rows(&[("id", "text")]);
+    let rows = database.dialect.seqs();
     let day = 24 * 3600 * 1000;
     let count = format!(
         "INSERT INTO notification_totals (day, channel, template, state, total)
-         SELECT n.settled_at - n.settled_at % {day}, n.channel, n.template, n.state, COUNT(*)
-         FROM {rows} JOIN notifications n ON n.id = r.id WHERE true
+         SELECT n.settled_at - n.settled_at % {day}, n.channel, q.template, n.state, COUNT(*)
+         FROM {rows} JOIN notifications n ON n.seq = r.seq JOIN requests q ON q.seq = n.seq WHERE true
          GROUP BY 1, 2, 3, 4
          ON CONFLICT (day, channel, template, state) DO UPDATE SET total = notification_totals.total + excluded.total"
     );
-    let delete = |table: &str, column: &str| format!("DELETE FROM {table} WHERE {column} IN (SELECT r.id FROM {rows})");
+    let delete = |table: &str| format!("DELETE FROM {table} WHERE seq IN (SELECT r.seq FROM {rows})");
     let inbox = "DELETE FROM inbox WHERE seq IN (
              SELECT seq FROM (SELECT seq, created_at FROM inbox ORDER BY seq LIMIT $2) AS oldest WHERE created_at < $1)";
     bounded(async {
@@ -32,11 +32,11 @@ pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize)
         if found.is_empty() {
             return Ok(0);
         }
-        let ids = found.iter().map(|row| row.try_get("id")).collect::<Result<Vec<String>, _>>()?;
-        let ids = id_rows(ids.iter().map(String::as_str));
-        query(sql(count)).bind(ids.clone()).execute(&mut *tx).await?;
-        query(sql(delete("notification_attempts", "notification_id"))).bind(ids.clone()).execute(&mut *tx).await?;
-        query(sql(delete("notifications", "id"))).bind(ids).execute(&mut *tx).await?;
+        let seqs = list(&seqs_of(&found)?);
+        query(sql(count)).bind(seqs.clone()).execute(&mut *tx).await?;
+        for table in ["attempts", "notifications", "requests"] {
+            query(sql(delete(table))).bind(seqs.clone()).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         Ok(found.len() as u64)
     })

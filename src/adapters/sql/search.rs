@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{Row as _, query};
 
+use super::contents::list;
 use super::database::{Database, bounded, sql};
-use super::ledger::id_rows;
 use super::rows::{VIEW_COLUMNS, attempt, millis, view};
 use crate::ports::ledger::{AttemptView, LedgerError, NotificationView, Search};
 
@@ -20,14 +20,14 @@ fn conditions(search: &Search) -> Vec<(&'static str, Value)> {
     let text = |column, value: &Option<String>| value.clone().map(|value| (column, Value::Text(value)));
     let number = |column, value: Option<i64>| value.map(|value| (column, Value::Number(value)));
     [
-        search.state.map(|state| ("state =", Value::Text(state.as_str().to_owned()))),
-        search.channel.map(|channel| ("channel =", Value::Text(channel.as_str().to_owned()))),
-        text("recipient =", &search.recipient),
-        text("template =", &search.template),
-        text("causation_id =", &search.causation_id),
-        number("created_at >=", search.from.map(millis)),
-        number("created_at <", search.to.map(millis)),
-        number("seq <", search.before),
+        search.state.map(|state| ("n.state =", Value::Text(state.as_str().to_owned()))),
+        search.channel.map(|channel| ("n.channel =", Value::Text(channel.as_str().to_owned()))),
+        text("q.recipient =", &search.recipient),
+        text("q.template =", &search.template),
+        text("q.causation_id =", &search.causation_id),
+        number("q.created_at >=", search.from.map(millis)),
+        number("q.created_at <", search.to.map(millis)),
+        number("q.seq <", search.before),
     ]
     .into_iter()
     .flatten()
@@ -42,7 +42,8 @@ pub(super) async fn search(database: &Database, search: &Search) -> Result<Vec<(
         narrowed.insert_str(0, "WHERE ");
     }
     let statement = format!(
-        "SELECT {VIEW_COLUMNS} FROM notifications {narrowed} ORDER BY seq DESC LIMIT ${}",
+        "SELECT {VIEW_COLUMNS} FROM requests q JOIN notifications n ON n.seq = q.seq {narrowed}
+         ORDER BY q.seq DESC LIMIT ${}",
         conditions.len() + 1
     );
     let row = |row: &AnyRow| Ok((row.try_get("seq")?, view(row)?));
@@ -63,18 +64,16 @@ pub(super) async fn search(database: &Database, search: &Search) -> Result<Vec<(
 }
 
 async fn with_attempts(database: &Database, found: &mut [(i64, NotificationView)]) -> Result<(), sqlx::Error> {
-    let statement = format!(
-        "SELECT a.* FROM {} JOIN notification_attempts a ON a.notification_id = r.id ORDER BY a.number",
-        database.dialect.rows(&[("id", "text")])
-    );
-    let ids = id_rows(found.iter().map(|(_, view)| view.id.as_str()));
-    let rows = query(sql(statement)).bind(ids).fetch_all(&database.read).await?;
-    let mut attempts: HashMap<String, Vec<AttemptView>> = HashMap::new();
+    let statement =
+        format!("SELECT a.* FROM {} JOIN attempts a ON a.seq = r.seq ORDER BY a.number", database.dialect.seqs());
+    let seqs: Vec<i64> = found.iter().map(|(seq, _)| *seq).collect();
+    let rows = query(sql(statement)).bind(list(&seqs)).fetch_all(&database.read).await?;
+    let mut attempts: HashMap<i64, Vec<AttemptView>> = HashMap::new();
     for row in &rows {
-        attempts.entry(row.try_get("notification_id")?).or_default().push(attempt(row)?);
+        attempts.entry(row.try_get("seq")?).or_default().push(attempt(row)?);
     }
-    for (_, view) in found {
-        view.attempts = attempts.remove(&view.id).unwrap_or_default();
+    for (seq, view) in found {
+        view.attempts = attempts.remove(seq).unwrap_or_default();
     }
     Ok(())
 }

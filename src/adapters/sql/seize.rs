@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{AnyConnection, query};
 
+use super::contents::{contents, seqs_of};
 use super::database::{Database, bounded, sql};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, waiting};
 use super::insert::text;
-use super::ledger::in_order;
-use super::rows::{CLAIM_COLUMNS, millis};
+use super::rows::millis;
 use super::settle;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{Claimed, LedgerError, OUT_OF_TURN, Selection, Settlement, Verdict};
@@ -43,17 +43,15 @@ const WAITS_FOR_MS: i64 = 1000;
 /// …unless it has stood in the queue for so long that its provider must be away.
 const WAITS_SINCE_MS: i64 = 5000;
 
-const WAITING: &str = "n.state IN ('pending', 'retrying', 'awaiting_contact')";
-
 fn of_ids(ids: &[String]) -> Vec<Wanted<'_>> {
     ids.iter().map(|id| Wanted { id: Some(id), ..Wanted::default() }).collect()
 }
 
-/// How waiting rows `n` are found by what is wanted, `r`. Each condition is one that an index answers.
+/// How waiting rows `n` with their requests `q` are found by what is wanted, `r`. Each condition is one that an index answers.
 fn condition(selection: &Selection) -> (&'static str, Vec<Wanted<'_>>) {
     let none = Wanted::default;
     match selection {
-        Selection::Ids(ids) => ("n.id = r.id", of_ids(ids)),
+        Selection::Ids(ids) => ("q.id = r.id", of_ids(ids)),
         Selection::DigestOf(leaders) => ("n.digest_id = r.id AND n.settled_at IS NULL", of_ids(leaders)),
         Selection::Recipient(id) => ("n.recipient = r.recipient", vec![Wanted { recipient: Some(id), ..none() }]),
         Selection::SupersededBy { about, recipient, templates, except, caused_at, now } => {
@@ -67,9 +65,9 @@ fn condition(selection: &Selection) -> (&'static str, Vec<Wanted<'_>>) {
                 due: Some(millis(*now) + WAITS_FOR_MS),
                 created: Some(millis(*now) - WAITS_SINCE_MS),
             };
-            let condition = "n.about = r.about AND n.template = r.template AND n.id <> r.id AND n.caused_at <= r.at
+            let condition = "n.about = r.about AND q.template = r.template AND q.id <> r.id AND q.caused_at <= r.at
                  AND COALESCE(n.recipient, '') = COALESCE(r.recipient, '')
-                 AND (n.state = 'awaiting_contact' OR n.next_attempt_at > r.due OR n.created_at < r.created)";
+                 AND (n.state = 'awaiting_contact' OR n.next_attempt_at > r.due OR q.created_at < r.created)";
             (condition, templates.iter().map(|template| wanted(template.as_str())).collect())
         }
         Selection::Expired { channel, by } => (
@@ -98,12 +96,13 @@ pub(super) async fn take(
     }
     let statement = format!(
         "WITH chosen AS MATERIALIZED (
-             SELECT n.seq AS chosen_seq FROM {} JOIN notifications n ON {condition}
-             WHERE {WAITING} ORDER BY n.seq LIMIT $4 {})
+             SELECT n.seq AS chosen_seq FROM {}, notifications n, requests q
+             WHERE q.seq = n.seq AND {condition} AND {} ORDER BY n.seq LIMIT $4 {})
          UPDATE notifications SET state = 'sending', lease_owner = $2, lease_until = $3
          WHERE seq IN (SELECT chosen_seq FROM chosen)
-         RETURNING {CLAIM_COLUMNS}",
+         RETURNING seq",
         dialect.rows(&COLUMNS),
+        waiting("n"),
         dialect.skip_locked_of("n"),
     );
     let rows = query(sql(statement))
@@ -111,9 +110,9 @@ pub(super) async fn take(
         .bind(owner.to_owned())
         .bind(lease_until)
         .bind(limit as i64)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
-    in_order(&rows)
+    contents(connection, dialect, &seqs_of(&rows)?).await
 }
 
 pub(super) async fn seize(

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
-use sqlx::{Any, Row as _, Transaction, query};
+use sqlx::{Any, Transaction, query};
 
+use super::contents::seqs_of;
 use super::database::{Database, bounded, sql};
 use super::dialect::being_sent;
 use super::insert::text;
@@ -16,28 +17,37 @@ use crate::ports::ledger::{LedgerError, OutboxKind, Settlement, State};
 
 #[derive(Serialize)]
 struct NotificationRow<'a> {
-    id: &'a str,
+    seq: i64,
     owner: &'a str,
     state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<i64>,
     round: u16,
     lane: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u32>,
     unknowns: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     failed_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     settled_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     awaiting_since: Option<i64>,
 }
 
 #[derive(Serialize)]
 struct AttemptRow<'a> {
-    id: &'a str,
+    seq: i64,
     number: u32,
     outcome: &'a str,
     duration_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
@@ -50,8 +60,8 @@ struct OutboxRow<'a> {
 }
 
 #[derive(Serialize)]
-struct AwaitingRow<'a> {
-    id: &'a str,
+struct AwaitingRow {
+    seq: i64,
     contact_version: i64,
 }
 
@@ -59,7 +69,7 @@ fn notification_row(s: &Settlement) -> NotificationRow<'_> {
     let at = millis(s.at);
     let failed = s.state != State::Sent && s.attempt.is_some();
     NotificationRow {
-        id: &s.id,
+        seq: s.seq,
         owner: &s.owner,
         state: s.state.as_str(),
         next_attempt_at: s.next_attempt_at.map(millis),
@@ -120,11 +130,11 @@ impl Statements {
         let rows = |columns: &[(&str, &str)]| database.dialect.rows(columns);
         Self {
             attempts: format!(
-                "UPDATE notification_attempts
+                "UPDATE attempts
                  SET outcome = r.outcome, duration_ms = r.duration_ms, receipt = r.receipt, error = r.error
-                 FROM {} WHERE notification_attempts.notification_id = r.id AND notification_attempts.number = r.number",
+                 FROM {} WHERE attempts.seq = r.seq AND attempts.number = r.number",
                 rows(&[
-                    ("id", "text"),
+                    ("seq", "bigint"),
                     ("number", "bigint"),
                     ("outcome", "text"),
                     ("duration_ms", "bigint"),
@@ -140,10 +150,10 @@ impl Statements {
                      receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
                      awaiting_since = COALESCE(notifications.awaiting_since, r.awaiting_since),
                      lease_owner = NULL, lease_until = NULL, interrupted = NULL
-                 FROM {} WHERE notifications.id = r.id AND notifications.lease_owner = r.owner AND {}
-                 RETURNING notifications.id AS id",
+                 FROM {} WHERE notifications.seq = r.seq AND notifications.lease_owner = r.owner AND {}
+                 RETURNING notifications.seq AS seq",
                 rows(&[
-                    ("id", "text"),
+                    ("seq", "bigint"),
                     ("owner", "text"),
                     ("state", "text"),
                     ("next_attempt_at", "bigint"),
@@ -166,10 +176,10 @@ impl Statements {
             ),
             recheck: format!(
                 "UPDATE notifications SET state = 'pending', next_attempt_at = $2
-                 FROM {} WHERE notifications.id = r.id AND notifications.state = 'awaiting_contact'
+                 FROM {} WHERE notifications.seq = r.seq AND notifications.state = 'awaiting_contact'
                    AND EXISTS (SELECT 1 FROM recipients c
                                WHERE c.id = notifications.recipient AND c.version > r.contact_version)",
-                rows(&[("id", "text"), ("contact_version", "bigint")])
+                rows(&[("seq", "bigint"), ("contact_version", "bigint")])
             ),
         }
     }
@@ -182,24 +192,26 @@ pub(super) async fn write(
     settlements: &[Settlement],
 ) -> Result<Vec<String>, sqlx::Error> {
     let sqls = Statements::new(database);
-    let awaiting: Vec<AwaitingRow<'_>> = settlements
+    let awaiting: Vec<AwaitingRow> = settlements
         .iter()
         .filter(|s| s.state == State::AwaitingContact)
-        .map(|s| AwaitingRow { id: &s.id, contact_version: s.contact_version })
+        .map(|s| AwaitingRow { seq: s.seq, contact_version: s.contact_version })
         .collect();
     if !awaiting.is_empty() {
         query(database.dialect.contacts_lock()).fetch_all(&mut **tx).await?;
     }
-    let rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
-    let settled = query(sql(sqls.notifications.clone())).bind(text(to_json(&rows))).fetch_all(&mut **tx).await?;
-    let settled = settled.iter().map(|row| row.try_get("id")).collect::<Result<HashSet<String>, _>>()?;
+    let mut rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
+    // Everybody locks them in this order.
+    rows.sort_unstable_by_key(|row| row.seq);
+    let settled = query(sql(sqls.notifications)).bind(text(to_json(&rows))).fetch_all(&mut **tx).await?;
+    let settled: HashSet<i64> = seqs_of(&settled)?.into_iter().collect();
     let attempts: Vec<AttemptRow<'_>> = settlements
         .iter()
-        .filter(|s| settled.contains(&s.id))
+        .filter(|s| settled.contains(&s.seq))
         .filter_map(|s| {
             let a = s.attempt.as_ref()?;
             Some(AttemptRow {
-                id: &s.id,
+                seq: s.seq,
                 number: a.number,
                 outcome: a.outcome.as_str(),
                 duration_ms: a.duration_ms,
@@ -209,12 +221,12 @@ pub(super) async fn write(
         })
         .collect();
     if !attempts.is_empty() {
-        query(sql(sqls.attempts.clone())).bind(text(to_json(&attempts))).execute(&mut **tx).await?;
+        query(sql(sqls.attempts)).bind(text(to_json(&attempts))).execute(&mut **tx).await?;
     }
     // Only the owner publishes: a notification that was taken over belongs to somebody else's story now.
     let outbox: Vec<OutboxRow<'_>> = settlements
         .iter()
-        .filter(|s| settled.contains(&s.id))
+        .filter(|s| settled.contains(&s.seq))
         .flat_map(|s| &s.outbox)
         .map(|m| OutboxRow {
             kind: kind_name(m.kind),
@@ -224,12 +236,12 @@ pub(super) async fn write(
         })
         .collect();
     if !outbox.is_empty() {
-        query(sql(sqls.outbox.clone())).bind(text(to_json(&outbox))).execute(&mut **tx).await?;
+        query(sql(sqls.outbox)).bind(text(to_json(&outbox))).execute(&mut **tx).await?;
     }
     if !awaiting.is_empty() {
         let now = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
-        let awaiting: Vec<&AwaitingRow<'_>> = awaiting.iter().filter(|a| settled.contains(a.id)).collect();
-        query(sql(sqls.recheck.clone())).bind(text(to_json(&awaiting))).bind(now).execute(&mut **tx).await?;
+        let awaiting: Vec<&AwaitingRow> = awaiting.iter().filter(|a| settled.contains(&a.seq)).collect();
+        query(sql(sqls.recheck)).bind(text(to_json(&awaiting))).bind(now).execute(&mut **tx).await?;
     }
-    Ok(settled.into_iter().collect())
+    Ok(settlements.iter().filter(|s| settled.contains(&s.seq)).map(|s| s.id.clone()).collect())
 }

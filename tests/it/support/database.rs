@@ -95,10 +95,10 @@ impl Database {
     /// What became of each notification: for more of them than can be asked for one by one.
     #[track_caller]
     pub fn fates(&self) -> BTreeMap<String, Fate> {
-        let question = "SELECT n.id, n.state,
+        let question = "SELECT q.id, n.state,
                  (SELECT string_agg(COALESCE(a.outcome, 'under way'), ',' ORDER BY a.number)
-                  FROM notification_attempts a WHERE a.notification_id = n.id) AS outcomes
-             FROM notifications n";
+                  FROM attempts a WHERE a.seq = n.seq) AS outcomes
+             FROM notifications n JOIN requests q ON q.seq = n.seq";
         let rows = self.ask(question).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         let fate = |row: PgRow| {
             let outcomes: Option<String> = row.get("outcomes");

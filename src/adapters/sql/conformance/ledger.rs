@@ -123,7 +123,10 @@ async fn an_attempt_begins_only_for_who_holds_the_notification(db: &Fresh) {
     let claimed = claim(db, "a", 0, 10).await;
     insert(db, &["free"]).await;
     assert!(settle(db, settlement(&claimed[1], "a", State::Retrying, 0)).await);
-    let starts = [start("settled", 1), start("held", 1), start("free", 1), start("unknown", 1)];
+    let mut starts = Vec::new();
+    for id in ["settled", "held", "free", "unknown"] {
+        starts.push(start(db, id, 1).await);
+    }
     assert!(db.begin_attempts("b", &starts).await.expect("begins").is_empty());
     assert_eq!(db.begin_attempts("a", &starts).await.expect("begins"), ["held"]);
     assert!(db.begin_attempts("a", &[]).await.expect("begins").is_empty());

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, query};
 
 use super::{Database, DatabaseError};
 use crate::domain::channel::Channel;
@@ -192,13 +192,16 @@ fn set_of<'a>(claimed: impl IntoIterator<Item = &'a Claimed>) -> BTreeSet<&'a st
     claimed.into_iter().map(|c| c.id.as_str()).collect()
 }
 
-fn start(id: &str, number: u32) -> AttemptStart {
-    let (id, provider) = (id.to_owned(), "mail".to_owned());
-    AttemptStart { id, number, provider, template_version: Some("v1".to_owned()), started_at: at(7) }
+async fn start(database: &Database, id: &str, number: u32) -> AttemptStart {
+    let find = query("SELECT seq FROM requests WHERE id = $1").bind(id.to_owned());
+    let found = find.fetch_optional(&database.read).await.expect("reads");
+    let (id, provider, started_at) = (id.to_owned(), "mail".to_owned(), at(7));
+    let seq = found.map_or(0, |row| row.get("seq"));
+    AttemptStart { seq, id, number, provider, template_version: Some("v1".to_owned()), started_at }
 }
 
 async fn begin(database: &Database, owner: &str, id: &str, number: u32) -> bool {
-    let begun = database.begin_attempts(owner, &[start(id, number)]).await.expect("begins");
+    let begun = database.begin_attempts(owner, &[start(database, id, number).await]).await.expect("begins");
     begun == [id]
 }
 
@@ -209,6 +212,7 @@ fn end(number: u32, outcome: Outcome) -> Option<AttemptEnd> {
 /// A settlement without attempt or message; what is to come again is due at once.
 fn settlement(claimed: &Claimed, owner: &str, state: State, now: i64) -> Settlement {
     Settlement {
+        seq: claimed.seq,
         channel: claimed.channel,
         id: claimed.id.clone(),
         owner: owner.to_owned(),

@@ -229,8 +229,8 @@ impl Model<'_> {
 
     /// The tables say what the model says: every notification is there once, in one state, with at most one owner.
     async fn check(&self) -> TestCaseResult {
-        let rows =
-            query("SELECT id, state, lease_owner FROM notifications").fetch_all(&self.db.read).await.expect("reads");
+        let all = query("SELECT q.id, n.state, n.lease_owner FROM requests q JOIN notifications n ON n.seq = q.seq");
+        let rows = all.fetch_all(&self.db.read).await.expect("reads");
         prop_assert_eq!(rows.len(), NOTIFICATIONS);
         for row in rows {
             let which: usize = row.get::<String, _>("id").parse().expect("a number");

@@ -1,0 +1,193 @@
+//! Who holds what: claims under a lease, attempts that begin, leases that are renewed and taken over.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::{Row as _, query};
+
+use super::contents::{contents, list, seqs_of};
+use super::database::{Database, bounded, sql};
+use super::dialect::being_sent;
+use super::insert::text;
+use super::ledger::id_rows;
+use super::rows::millis;
+use crate::domain::channel::Channel;
+use crate::domain::envelope::to_json;
+use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError};
+
+pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
+    let statement = format!(
+        "WITH due AS MATERIALIZED (
+             SELECT seq AS due_seq FROM notifications
+             WHERE channel = $3 AND lane = $4 AND state IN ('pending', 'retrying') AND digest_id IS NULL
+               AND next_attempt_at <= $5
+             ORDER BY next_attempt_at, seq LIMIT $6 {})
+         UPDATE notifications SET state = 'sending', lease_owner = $1, lease_until = $2
+         WHERE seq IN (SELECT due_seq FROM due)
+         RETURNING seq",
+        database.dialect.skip_locked()
+    );
+    bounded(async {
+        let rows = query(sql(statement))
+            .bind(request.owner)
+            .bind(millis(request.lease_until))
+            .bind(request.channel.as_str())
+            .bind(i64::from(request.lane))
+            .bind(millis(request.now))
+            .bind(request.limit as i64)
+            .fetch_all(&database.write)
+            .await?;
+        // The contacts are read after the claim: one that comes later is newer than what was seen.
+        contents(&database.read, database.dialect, &seqs_of(&rows)?).await
+    })
+    .await
+}
+
+#[derive(Serialize)]
+struct StartRow<'a> {
+    seq: i64,
+    number: u32,
+    provider: &'a str,
+    template_version: Option<&'a str>,
+    started_at: i64,
+}
+
+pub(super) async fn begin_attempts(
+    database: &Database,
+    owner: &str,
+    attempts: &[AttemptStart],
+) -> Result<Vec<String>, LedgerError> {
+    if attempts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let starts: Vec<StartRow<'_>> = attempts
+        .iter()
+        .map(|a| StartRow {
+            seq: a.seq,
+            number: a.number,
+            provider: &a.provider,
+            template_version: a.template_version.as_deref(),
+            started_at: millis(a.started_at),
+        })
+        .collect();
+    let source = [
+        ("seq", "bigint"),
+        ("number", "bigint"),
+        ("provider", "text"),
+        ("template_version", "text"),
+        ("started_at", "bigint"),
+    ];
+    // Held while the attempt is written: a take-over under way is waited for, and then the owner is another one.
+    let statement = format!(
+        "INSERT INTO attempts (seq, number, provider, template_version, started_at)
+         SELECT r.seq, r.number, r.provider, r.template_version, r.started_at
+         FROM {} JOIN notifications n ON n.seq = r.seq
+         WHERE n.lease_owner = $2 AND {}
+         ORDER BY n.seq {}
+         RETURNING seq",
+        database.dialect.rows(&source),
+        being_sent("n"),
+        database.dialect.for_update_of("n")
+    );
+    bounded(async {
+        let rows = query(sql(statement))
+            .bind(text(to_json(&starts)))
+            .bind(owner.to_owned())
+            .fetch_all(&database.write)
+            .await?;
+        let begun: HashSet<i64> = seqs_of(&rows)?.into_iter().collect();
+        Ok(attempts.iter().filter(|a| begun.contains(&a.seq)).map(|a| a.id.clone()).collect())
+    })
+    .await
+}
+
+pub(super) async fn renew(
+    database: &Database,
+    owner: &str,
+    ids: &[String],
+    until: Timestamp,
+) -> Result<u64, LedgerError> {
+    // One that is being settled at this moment needs no renewal; waiting for it could be a deadlock.
+    let statement = format!(
+        "WITH mine AS MATERIALIZED (
+             SELECT n.seq AS my_seq FROM {} JOIN requests q ON q.id = r.id JOIN notifications n ON n.seq = q.seq
+             WHERE n.lease_owner = $3 AND {} {})
+         UPDATE notifications SET lease_until = $2 WHERE seq IN (SELECT my_seq FROM mine)",
+        database.dialect.rows(&[("id", "text")]),
+        being_sent("n"),
+        database.dialect.skip_locked_of("n")
+    );
+    bounded(async {
+        let result = query(sql(statement))
+            .bind(id_rows(ids.iter().map(String::as_str)))
+            .bind(millis(until))
+            .bind(owner.to_owned())
+            .execute(&database.write)
+            .await?;
+        Ok(result.rows_affected())
+    })
+    .await
+}
+
+pub(super) async fn take_over(
+    database: &Database,
+    channel: Channel,
+    owner: &str,
+    now: Timestamp,
+    lease_until: Timestamp,
+    limit: usize,
+) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
+    let take = format!(
+        "WITH expired AS MATERIALIZED (
+             SELECT seq AS expired_seq FROM notifications
+             WHERE state = 'sending' AND lease_until < $3 AND channel = $5
+             ORDER BY lease_until LIMIT $4 {})
+         UPDATE notifications SET lease_owner = $1, lease_until = $2,
+             interrupted = COALESCE((SELECT MAX(provider) FROM attempts a
+                                     WHERE a.seq = notifications.seq AND a.outcome IS NULL),
+                                    interrupted),
+             unknowns = unknowns + (SELECT COUNT(*) FROM attempts a
+                                    WHERE a.seq = notifications.seq AND a.outcome IS NULL),
+             attempts = COALESCE((SELECT MAX(number) FROM attempts a WHERE a.seq = notifications.seq), attempts)
+         WHERE seq IN (SELECT expired_seq FROM expired)
+         RETURNING seq, interrupted",
+        database.dialect.skip_locked()
+    );
+    let interrupt = format!(
+        "UPDATE attempts SET outcome = 'unknown', error = 'the process ended before the answer'
+         WHERE seq IN (SELECT r.seq FROM {}) AND outcome IS NULL",
+        database.dialect.seqs()
+    );
+    bounded(async {
+        let mut tx = database.begin().await?;
+        let rows = query(sql(take))
+            .bind(owner.to_owned())
+            .bind(millis(lease_until))
+            .bind(millis(now))
+            .bind(limit as i64)
+            .bind(channel.as_str())
+            .fetch_all(&mut *tx)
+            .await?;
+        let seqs = seqs_of(&rows)?;
+        let mut interrupted: HashMap<i64, String> = HashMap::new();
+        for row in &rows {
+            if let Some(provider) = row.try_get::<Option<String>, _>("interrupted")? {
+                interrupted.insert(row.try_get("seq")?, provider);
+            }
+        }
+        if !seqs.is_empty() {
+            query(sql(interrupt)).bind(list(&seqs)).execute(&mut *tx).await?;
+        }
+        let taken = contents(&mut *tx, database.dialect, &seqs).await?;
+        tx.commit().await?;
+        Ok(taken
+            .into_iter()
+            .map(|claimed| {
+                let provider = interrupted.remove(&claimed.seq);
+                (claimed, provider)
+            })
+            .collect())
+    })
+    .await
+}
