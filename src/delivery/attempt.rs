@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::context::LaneSettings;
 use super::decide::{Next, Progress, Rules, after_failure};
-use super::lane::LaneSettings;
 use super::lifecycle;
 use super::schedule::Schedule;
 use crate::domain::dead_letter::Failure;

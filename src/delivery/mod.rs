@@ -1,7 +1,9 @@
 //! Stage 2: requests into the ledger, and from there to their recipients through providers.
 
 pub mod attempt;
+pub mod claiming;
 pub mod contact;
+pub mod context;
 pub mod corrections;
 pub mod decide;
 pub mod desk;
@@ -19,6 +21,7 @@ pub mod reports;
 pub mod retention;
 pub mod rules;
 pub mod schedule;
+pub mod sending;
 pub mod template_settings;
 pub mod templates;
 pub mod under_way;

@@ -10,7 +10,7 @@ use crate::domain::record::OutboundRecord;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
 use crate::ports::ledger::OutboxKind;
-use crate::ports::outbox::{Outbox, Waiting};
+use crate::ports::outbox::{Added, Outbox, Waiting};
 use crate::resilience::breaker::Position;
 use crate::resilience::retry::Waits;
 
@@ -18,9 +18,11 @@ use crate::resilience::retry::Waits;
 const BATCH: usize = 500;
 /// A reservation that is not fulfilled by then is free for another instance.
 const RESERVATION: Duration = Duration::from_secs(30);
+/// Fresh messages are published only while their reservation lasts at least so much longer.
+const TIME_LEFT: Duration = Duration::from_secs(5);
 /// After the first message, others are waited for this long: a database makes large batches durable as fast as small ones.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often the outbox is looked at without being told: for what a dead instance left behind.
+/// How often the database is looked into without being told: for what a dead instance left behind.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -37,13 +39,22 @@ pub struct OutboxRelay {
     pub clock: SharedClock,
 }
 
+/// What the relay knows about the database.
+struct Looked {
+    /// When it is looked into again.
+    next: Duration,
+    /// Batches that this process had put there unreserved when it was looked into.
+    unreserved: u64,
+}
+
 impl OutboxRelay {
     /// Relays until `stop`, then once more what is there.
     pub async fn run(&self, stop: CancellationToken) {
         let mut added = self.outbox.added();
+        let mut looked = Looked { next: Duration::ZERO, unreserved: 0 };
         let mut trouble = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            added.mark_unchanged();
+            let known = *added.borrow_and_update();
             let stopping = stop.is_cancelled();
             if !stopping {
                 tokio::select! {
@@ -51,10 +62,10 @@ impl OutboxRelay {
                     () = stop.cancelled() => continue,
                 }
             }
-            match self.relay().await {
-                Ok(BATCH) => {}
-                Ok(_) if stopping => return,
-                Ok(_) => {
+            match self.relay(&mut looked, known, stopping).await {
+                Ok(true) => {}
+                Ok(false) if stopping => return,
+                Ok(false) => {
                     trouble.reset();
                     tokio::select! {
                         () = stop.cancelled() => continue,
@@ -74,26 +85,57 @@ impl OutboxRelay {
         }
     }
 
-    async fn relay(&self) -> Result<usize, String> {
+    /// Publishes one batch, and says whether there may be more.
+    async fn relay(&self, looked: &mut Looked, known: Added, stopping: bool) -> Result<bool, String> {
         // Nothing is reserved while Kafka is away: a reservation that expires would be published twice.
         if self.publisher.breaker().position() != Position::Closed {
             return Err("the breaker of Kafka is open".to_owned());
         }
+        if self.relay_fresh().await? {
+            return Ok(true);
+        }
+        let now = self.clock.monotonic();
+        if now < looked.next && known.unreserved == looked.unreserved && !stopping {
+            return Ok(false);
+        }
+        let more = self.relay_reserved().await? == BATCH;
+        if !more {
+            *looked = Looked { next: now + LOOK, unreserved: known.unreserved };
+        }
+        Ok(more)
+    }
+
+    /// Publishes what this process settled a moment ago. False when there was nothing.
+    async fn relay_fresh(&self) -> Result<bool, String> {
+        let now = self.clock.now().as_millisecond();
+        let (mut ids, mut records) = (Vec::new(), Vec::new());
+        while ids.len() < BATCH {
+            let Some(fresh) = self.outbox.fresh() else { break };
+            // One whose reservation is about to end is left to whoever reserves it next.
+            if fresh.reserved_until_ms > now + TIME_LEFT.as_millis() as i64 {
+                ids.extend(fresh.ids);
+                records.extend(fresh.messages.into_iter().map(|m| self.record(m.key, m.body, &m.headers_json)));
+            }
+        }
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        self.publish(records).await;
+        self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
+        Ok(true)
+    }
+
+    /// Publishes what waits in the database. Says how much it was.
+    async fn relay_reserved(&self) -> Result<usize, String> {
         let now = self.clock.now().as_millisecond();
         let until = now + RESERVATION.as_millis() as i64;
         let waiting = self.outbox.reserve(now, until, BATCH).await.map_err(|e| e.to_string())?;
         let count = waiting.len();
-        if count == 0 {
-            return Ok(0);
-        }
         let (events, letters): (Vec<Waiting>, Vec<Waiting>) =
             waiting.into_iter().partition(|w| w.kind == OutboxKind::Lifecycle);
         if !events.is_empty() {
             let ids: Vec<i64> = events.iter().map(|w| w.id).collect();
-            let records = events.into_iter().map(|w| self.record(w)).collect();
-            for (_, error) in self.publisher.publish(records).await {
-                tracing::error!(%error, "Kafka refuses a lifecycle event for good; it is dropped");
-            }
+            self.publish(events.into_iter().map(|w| self.record(w.key, w.body, &w.headers_json)).collect()).await;
             self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
         }
         if !letters.is_empty() {
@@ -105,12 +147,18 @@ impl OutboxRelay {
         Ok(count)
     }
 
-    fn record(&self, waiting: Waiting) -> OutboundRecord {
+    async fn publish(&self, records: Vec<OutboundRecord>) {
+        for (_, error) in self.publisher.publish(records).await {
+            tracing::error!(%error, "Kafka refuses a lifecycle event for good; it is dropped");
+        }
+    }
+
+    fn record(&self, key: Option<Vec<u8>>, body: String, headers_json: &str) -> OutboundRecord {
         OutboundRecord {
             topic: Arc::clone(&self.topic),
-            key: waiting.key.map(Vec::into_boxed_slice),
-            value: waiting.body.into_bytes(),
-            headers: serde_json::from_str(&waiting.headers_json).unwrap_or_default(),
+            key: key.map(Vec::into_boxed_slice),
+            value: body.into_bytes(),
+            headers: serde_json::from_str(headers_json).unwrap_or_default(),
         }
     }
 }

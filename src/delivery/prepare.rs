@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use super::attempt::{await_contact, not_sent, postpone, put_back, refuse};
 use super::contact::{Contact, resolve};
+use super::context::DispatchContext;
 use super::held::Held;
-use super::lane::DispatchContext;
 use super::rules::Gate;
 use super::templates::{RenderError, RenderRequest, Rendered};
 use super::under_way::UnderWay;

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{conclude_interrupted, conclude_interrupted_follower, count_settled, put_back};
+use super::context::{DispatchContext, LaneSettings};
 use super::decide::{OnUnknown, Rules};
 use super::desk::Desk;
 use super::held::Held;
-use super::lane::{DispatchContext, LaneSettings};
 use crate::domain::channel::Channel;
 use crate::ports::ledger::{Claimed, LedgerError, Settlement};
 

@@ -11,8 +11,8 @@ use proptest::test_runner::TestCaseResult;
 use super::attempt::{
     Answered, conclude, conclude_follower, conclude_interrupted, conclude_interrupted_follower, outcome, put_back,
 };
+use super::context::LaneSettings;
 use super::decide::{OnUnknown, Rules};
-use super::lane::LaneSettings;
 use super::schedule::Schedule;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SystemClock;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::ledger::{LedgerError, OutboxKind};
+use super::ledger::{LedgerError, OutboxKind, OutboxMessage};
 
 /// A message that waits.
 #[derive(Debug, Clone)]
@@ -16,9 +16,34 @@ pub struct Waiting {
     pub headers_json: String,
 }
 
+/// Lifecycle events that this process settled a moment ago. The database has them too, reserved for this process until
+/// the time given: they can be published without being read there.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Fresh {
+    /// Of the messages, in no particular order.
+    pub ids: Vec<i64>,
+    pub messages: Vec<OutboxMessage>,
+    /// Milliseconds since 1970.
+    pub reserved_until_ms: i64,
+}
+
+/// What this process added so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Batches with messages of any kind.
+    pub batches: u64,
+    /// Those among them with messages that are not fresh: they have to be reserved.
+    pub unreserved: u64,
+}
+
 /// The outbox: written by [`super::ledger::NotificationLedger::settle`], emptied by the relay.
 #[async_trait]
 pub trait Outbox: Send + Sync {
+    /// What this process settled a moment ago, each batch once. What is lost on the way from here is found by
+    /// [`Self::reserve`] when its reservation ends.
+    fn fresh(&self) -> Option<Fresh>;
+
     /// The oldest messages that nobody has reserved, reserved until the time given (milliseconds since 1970).
     ///
     /// # Errors
@@ -31,6 +56,6 @@ pub trait Outbox: Send + Sync {
     /// When they are still there; they will be published again under the same id.
     async fn remove(&self, ids: &[i64]) -> Result<(), LedgerError>;
 
-    /// Changes whenever this process adds a message.
-    fn added(&self) -> watch::Receiver<u64>;
+    /// Changes whenever this process adds a message. While nobody watches, nothing is kept for [`Self::fresh`].
+    fn added(&self) -> watch::Receiver<Added>;
 }

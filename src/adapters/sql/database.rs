@@ -11,9 +11,9 @@ use sqlx::migrate::MigrateError;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Transaction,
 };
-use tokio::sync::watch;
 
 use super::dialect::Dialect;
+use super::outbox::OwnMessages;
 use super::wake::Wakes;
 use crate::ports::ledger::LedgerError;
 use crate::ports::probe::Probe;
@@ -58,8 +58,8 @@ pub struct Database {
     pub(super) url: String,
     /// Who is woken by what happens here.
     pub(super) wakes: Wakes,
-    /// Changes when this process added outbox messages.
-    pub(super) outbox_added: watch::Sender<u64>,
+    /// What this process put into the outbox.
+    pub(super) own_messages: OwnMessages,
 }
 
 impl Database {
@@ -98,7 +98,7 @@ impl Database {
                 (pool.clone(), pool)
             }
         };
-        let database = Self { dialect, url, read, write, wakes: Wakes::new(), outbox_added: watch::Sender::new(0) };
+        let database = Self { dialect, url, read, write, wakes: Wakes::new(), own_messages: OwnMessages::new() };
         database.migrate().await?;
         Ok(database)
     }

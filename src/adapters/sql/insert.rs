@@ -14,6 +14,7 @@ use super::{digests, seize, settle};
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{Inserted, LedgerError, NewNotification, OUT_OF_TURN, Replacement, Selection, Settlement};
+use crate::ports::outbox::Fresh;
 
 /// More notifications about one thing do not wait for one recipient.
 const MOST_REPLACED: usize = 1000;
@@ -130,22 +131,22 @@ pub(super) async fn insert(
     replaced: &Replacement<'_>,
 ) -> Result<Inserted, LedgerError> {
     let plain = |new: &NewNotification| new.handling.digest_window.is_none() && new.handling.supersedes.is_empty();
-    let (new, settled) = bounded(async {
+    let (new, settled, fresh) = bounded(async {
         let mut tx = database.begin().await?;
         if batch.iter().all(plain) {
             let new = write(database.dialect, &mut tx, batch).await?;
             tx.commit().await?;
-            return Ok((new, Vec::new()));
+            return Ok((new, Vec::new(), Vec::new()));
         }
         query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
         let new = write(database.dialect, &mut tx, batch).await?;
         digests::join(database, &mut tx, batch).await?;
-        let settled = supersede(database, &mut tx, batch, replaced).await?;
+        let (settled, fresh) = supersede(database, &mut tx, batch, replaced).await?;
         tx.commit().await?;
-        Ok((new, settled))
+        Ok((new, settled, fresh))
     })
     .await?;
-    settle::announce(database, &settled);
+    settle::announce(database, &settled, fresh);
     if new > 0 {
         database.wakes.announce(Wake::Work);
     }
@@ -189,8 +190,8 @@ async fn supersede(
     tx: &mut Transaction<'static, Any>,
     batch: &[NewNotification],
     replaced: &Replacement<'_>,
-) -> Result<Vec<Settlement>, sqlx::Error> {
-    let mut settled = Vec::new();
+) -> Result<(Vec<Settlement>, Vec<Fresh>), sqlx::Error> {
+    let (mut settled, mut fresh) = (Vec::new(), Vec::new());
     for new in batch.iter().filter(|new| !new.handling.supersedes.is_empty()) {
         let Some(about) = new.handling.about.clone() else { continue };
         let selection = Selection::SupersededBy {
@@ -204,9 +205,9 @@ async fn supersede(
         let taken = seize::take(tx, database.dialect, &selection, OUT_OF_TURN, 0, MOST_REPLACED).await?;
         let settlements: Vec<Settlement> = taken.iter().map(|old| replaced(new, old)).collect();
         if !settlements.is_empty() {
-            settle::write(database, tx, &settlements).await?;
+            fresh.extend(settle::write(database, tx, &settlements).await?.fresh);
             settled.extend(settlements);
         }
     }
-    Ok(settled)
+    Ok((settled, fresh))
 }

@@ -1,5 +1,8 @@
 //! The outbox over SQL.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use async_trait::async_trait;
 use serde::Serialize;
 use sqlx::{Row as _, query};
@@ -11,7 +14,52 @@ use super::rows::key;
 use super::settle::kind_name;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{LedgerError, OutboxKind};
-use crate::ports::outbox::{Outbox, Waiting};
+use crate::ports::outbox::{Added, Fresh, Outbox, Waiting};
+
+/// Fresh messages that are kept beside the database at most. What goes beyond is read from there later.
+const MOST_FRESH: usize = 5000;
+/// For how long fresh messages are reserved for who settled them.
+pub(super) const RESERVED_MS: i64 = 15_000;
+
+/// What this process settled a moment ago, and how much that was so far.
+#[derive(Clone)]
+pub(super) struct OwnMessages {
+    fresh: Arc<Mutex<VecDeque<Fresh>>>,
+    added: watch::Sender<Added>,
+}
+
+impl OwnMessages {
+    pub fn new() -> Self {
+        Self { fresh: Arc::default(), added: watch::Sender::new(Added::default()) }
+    }
+
+    /// These are in the database now; `unreserved` says that others are too.
+    pub fn add(&self, fresh: impl IntoIterator<Item = Fresh>, unreserved: bool) {
+        let (mut batches, mut surplus) = (0, false);
+        for fresh in fresh {
+            batches += 1;
+            // While nobody watches, nobody takes them.
+            if self.added.receiver_count() > 0 {
+                let mut kept = self.lock();
+                match kept.iter().map(|f| f.ids.len()).sum::<usize>() {
+                    ..MOST_FRESH => kept.push_back(fresh),
+                    _ => surplus = true,
+                }
+            }
+        }
+        if batches > 0 || unreserved {
+            self.added.send_modify(|added| {
+                added.batches += batches;
+                added.unreserved += u64::from(unreserved || surplus);
+            });
+        }
+    }
+
+    /// A queue stays whole whatever panics around it.
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Fresh>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Serialize)]
 struct IdRow {
@@ -20,6 +68,10 @@ struct IdRow {
 
 #[async_trait]
 impl Outbox for Database {
+    fn fresh(&self) -> Option<Fresh> {
+        self.own_messages.lock().pop_front()
+    }
+
     async fn reserve(&self, now_ms: i64, until_ms: i64, limit: usize) -> Result<Vec<Waiting>, LedgerError> {
         let statement = format!(
             "WITH oldest AS MATERIALIZED (
@@ -62,7 +114,7 @@ impl Outbox for Database {
         .await
     }
 
-    fn added(&self) -> watch::Receiver<u64> {
-        self.outbox_added.subscribe()
+    fn added(&self) -> watch::Receiver<Added> {
+        self.own_messages.added.subscribe()
     }
 }

@@ -136,17 +136,18 @@ pub(super) async fn call_off(
     limit: usize,
     verdict: &Verdict<'_>,
 ) -> Result<Vec<Settlement>, LedgerError> {
-    let settled = bounded(async {
+    let (settled, fresh) = bounded(async {
         let mut tx = database.begin().await?;
         let taken = take(&mut tx, database.dialect, selection, OUT_OF_TURN, 0, limit).await?;
         let settlements: Vec<Settlement> = taken.iter().map(verdict).collect();
-        if !settlements.is_empty() {
-            settle::write(database, &mut tx, &settlements).await?;
+        if settlements.is_empty() {
+            return Ok((settlements, None));
         }
+        let fresh = settle::write(database, &mut tx, &settlements).await?.fresh;
         tx.commit().await?;
-        Ok(settlements)
+        Ok((settlements, fresh))
     })
     .await?;
-    settle::announce(database, &settled);
+    settle::announce(database, &settled, fresh);
     Ok(settled)
 }

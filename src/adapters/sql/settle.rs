@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
-use sqlx::{Any, Transaction, query};
+use sqlx::{Any, Row as _, Transaction, query};
 
 use super::contents::seqs_of;
 use super::database::{Database, bounded, sql};
 use super::dialect::being_sent;
 use super::insert::text;
+use super::outbox::RESERVED_MS;
 use super::rows::millis;
 use super::wake::Wake;
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
-use crate::ports::ledger::{LedgerError, OutboxKind, Settlement, State};
+use crate::ports::ledger::{LedgerError, OutboxKind, OutboxMessage, Settlement, State};
+use crate::ports::outbox::Fresh;
 
 #[derive(Serialize)]
 struct NotificationRow<'a> {
@@ -97,22 +99,29 @@ pub(super) async fn settle(database: &Database, settlements: &[Settlement]) -> R
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
-    let settled = bounded(async {
+    let Written { settled, fresh } = bounded(async {
         let mut tx = database.begin().await?;
-        let settled = write(database, &mut tx, settlements).await?;
+        let written = write(database, &mut tx, settlements).await?;
         tx.commit().await?;
-        Ok(settled)
+        Ok(written)
     })
     .await?;
-    announce(database, settlements);
+    announce(database, settlements, fresh);
     Ok(settled)
 }
 
-/// Wakes whoever has something to do after these are settled.
-pub(super) fn announce(database: &Database, settlements: &[Settlement]) {
-    if settlements.iter().any(|s| !s.outbox.is_empty()) {
-        database.outbox_added.send_modify(|version| *version += 1);
-    }
+/// What a transaction wrote.
+pub(super) struct Written {
+    /// The ids of those that were settled.
+    pub settled: Vec<String>,
+    /// What their owner may publish without asking the database.
+    pub fresh: Option<Fresh>,
+}
+
+/// Wakes whoever has something to do after these are settled, and durable.
+pub(super) fn announce(database: &Database, settlements: &[Settlement], fresh: impl IntoIterator<Item = Fresh>) {
+    let letters = settlements.iter().flat_map(|s| &s.outbox).any(|m| m.kind != OutboxKind::Lifecycle);
+    database.own_messages.add(fresh, letters);
     if settlements.iter().any(|s| s.next_attempt_at.is_some() || s.state == State::AwaitingContact) {
         database.wakes.wake(Wake::Work);
     }
@@ -171,7 +180,9 @@ impl Statements {
             ),
             outbox: format!(
                 "INSERT INTO outbox (kind, key, body, headers, reserved_until)
-                 SELECT r.kind, r.key, r.body, r.headers, 0 FROM {} WHERE true",
+                 SELECT r.kind, r.key, r.body, r.headers, CASE WHEN r.kind = '{}' THEN $2 ELSE 0 END FROM {} WHERE true
+                 RETURNING id, kind",
+                kind_name(OutboxKind::Lifecycle),
                 rows(&[("kind", "text"), ("key", "text"), ("body", "text"), ("headers", "text")])
             ),
             recheck: format!(
@@ -190,7 +201,7 @@ pub(super) async fn write(
     database: &Database,
     tx: &mut Transaction<'static, Any>,
     settlements: &[Settlement],
-) -> Result<Vec<String>, sqlx::Error> {
+) -> Result<Written, sqlx::Error> {
     let sqls = Statements::new(database);
     let awaiting: Vec<AwaitingRow> = settlements
         .iter()
@@ -224,24 +235,46 @@ pub(super) async fn write(
         query(sql(sqls.attempts)).bind(text(to_json(&attempts))).execute(&mut **tx).await?;
     }
     // Only the owner publishes: a notification that was taken over belongs to somebody else's story now.
-    let outbox: Vec<OutboxRow<'_>> = settlements
-        .iter()
-        .filter(|s| settled.contains(&s.seq))
-        .flat_map(|s| &s.outbox)
-        .map(|m| OutboxRow {
-            kind: kind_name(m.kind),
-            key: m.key.as_deref().map(bytes::encode),
-            body: &m.body,
-            headers: &m.headers_json,
-        })
-        .collect();
-    if !outbox.is_empty() {
-        query(sql(sqls.outbox)).bind(text(to_json(&outbox))).execute(&mut **tx).await?;
-    }
+    let outbox: Vec<&OutboxMessage> =
+        settlements.iter().filter(|s| settled.contains(&s.seq)).flat_map(|s| &s.outbox).collect();
+    let at = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
+    let fresh = add_messages(tx, sqls.outbox, &outbox, at + RESERVED_MS).await?;
     if !awaiting.is_empty() {
-        let now = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
         let awaiting: Vec<&AwaitingRow> = awaiting.iter().filter(|a| settled.contains(&a.seq)).collect();
-        query(sql(sqls.recheck)).bind(text(to_json(&awaiting))).bind(now).execute(&mut **tx).await?;
+        query(sql(sqls.recheck)).bind(text(to_json(&awaiting))).bind(at).execute(&mut **tx).await?;
     }
-    Ok(settlements.iter().filter(|s| settled.contains(&s.seq)).map(|s| s.id.clone()).collect())
+    let settled = settlements.iter().filter(|s| settled.contains(&s.seq)).map(|s| s.id.clone()).collect();
+    Ok(Written { settled, fresh })
+}
+
+fn outbox_row(message: &OutboxMessage) -> OutboxRow<'_> {
+    OutboxRow {
+        kind: kind_name(message.kind),
+        key: message.key.as_deref().map(bytes::encode),
+        body: &message.body,
+        headers: &message.headers_json,
+    }
+}
+
+/// Adds messages to the outbox; lifecycle events are reserved for whoever settles until the time given.
+async fn add_messages(
+    tx: &mut Transaction<'static, Any>,
+    statement: String,
+    messages: &[&OutboxMessage],
+    reserved_until_ms: i64,
+) -> Result<Option<Fresh>, sqlx::Error> {
+    if messages.is_empty() {
+        return Ok(None);
+    }
+    let rows: Vec<OutboxRow<'_>> = messages.iter().copied().map(outbox_row).collect();
+    let added = query(sql(statement)).bind(text(to_json(&rows))).bind(reserved_until_ms).fetch_all(&mut **tx).await?;
+    let is_event = |kind: &str| kind == kind_name(OutboxKind::Lifecycle);
+    let mut ids = Vec::with_capacity(added.len());
+    for row in &added {
+        if is_event(row.try_get("kind")?) {
+            ids.push(row.try_get("id")?);
+        }
+    }
+    let events = messages.iter().filter(|m| m.kind == OutboxKind::Lifecycle).map(|m| (*m).clone()).collect();
+    Ok((!ids.is_empty()).then_some(Fresh { ids, messages: events, reserved_until_ms }))
 }
