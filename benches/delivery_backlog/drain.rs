@@ -45,7 +45,7 @@ impl Stage {
         let mut config = Config::load(None, std::iter::empty())?;
         if let Some(batch) = batch {
             config.delivery.batch = batch as usize;
-            config.delivery.max_in_flight = batch as usize;
+            config.delivery.max_in_flight = 2 * batch as usize;
         }
         let templates = Arc::new(Templates::built_in()?);
         Ok(Self { config, templates, clock: Arc::new(SystemClock::default()) })

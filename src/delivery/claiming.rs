@@ -25,6 +25,8 @@ pub struct Taken {
     pub begun: Vec<(Ready, Permit)>,
     /// Decided without an attempt.
     pub decided: Vec<Settlement>,
+    /// How many were claimed.
+    pub claimed: usize,
     /// When there was nothing: how long nothing will be due, as far as can be known.
     pub nap: Option<Duration>,
 }
@@ -54,16 +56,16 @@ impl Claiming {
             taken.nap = Some(self.pacing.until_token());
             return (taken, Ok(()));
         }
-        let claimed = self.claim(limit, &mut taken).await;
+        let result = self.claim(limit, &mut taken).await;
         // What is not sent after all costs the provider nothing.
         self.pacing.give_back(limit.saturating_sub(taken.begun.len())).await;
-        if let Ok(0) = claimed {
+        if result.is_ok() && taken.claimed == 0 {
             taken.nap = Some(self.nap().await);
         }
-        (taken, claimed.map(drop))
+        (taken, result)
     }
 
-    async fn claim(&self, limit: usize, taken: &mut Taken) -> Result<usize, LedgerError> {
+    async fn claim(&self, limit: usize, taken: &mut Taken) -> Result<(), LedgerError> {
         let now = self.context.clock.now();
         let request = ClaimRequest {
             channel: self.settings.channel,
@@ -74,12 +76,12 @@ impl Claiming {
             limit,
         };
         let claimed = self.context.guarded(self.context.ledger.claim(request)).await?;
-        let count = claimed.len();
+        taken.claimed = claimed.len();
         self.held.add(claimed.iter().map(|c| c.id.as_str()));
-        if count > 0 {
-            self.begin(claimed, now, taken).await?;
+        if claimed.is_empty() {
+            return Ok(());
         }
-        Ok(count)
+        self.begin(claimed, now, taken).await
     }
 
     /// Prepares claimed notifications and records their attempts.

@@ -1,8 +1,8 @@
 //! A lane: the notifications of one channel that wait for one provider. Lanes share nothing but the ledger, so a slow
 //! or dead provider delays nobody else.
 //!
-//! Three things go on at once and wait for each other only where they must: one batch is taken from the ledger, what was
-//! taken before it is with the provider, and what is answered is written down.
+//! Three things go on at once and wait for each other only where they must: batches are taken from the ledger, what was
+//! taken before them is with the provider, and what is answered is written down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::telemetry::events;
 use crate::telemetry::metric_definitions::DELIVERY_SECONDS;
 
 /// After the first answer, others are waited for this long: large batches are what makes settling and claiming fast.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(3);
 
 /// What is to be written down.
 #[derive(Default)]
@@ -39,9 +39,18 @@ struct Settled {
     lessons: Vec<Lesson>,
 }
 
+/// Batches that are taken at once while there are more than one holds: one is prepared while the database works on the
+/// other.
+const TAKING: usize = 2;
+
 /// What was done with the ledger.
 enum Done {
-    Taken(Taken, Result<(), LedgerError>),
+    Taken {
+        /// How many were asked for.
+        room: usize,
+        taken: Taken,
+        result: Result<(), LedgerError>,
+    },
     /// What could not be written down is still there.
     Settled(Settled, Result<(), LedgerError>),
 }
@@ -52,9 +61,13 @@ pub struct Lane {
     delivery_seconds: Histogram,
     /// With the provider.
     sends: JoinSet<Answer>,
-    /// With the ledger: at most one of each kind.
+    /// With the ledger.
     tasks: JoinSet<Done>,
-    is_claiming: bool,
+    /// How many of the tasks take a batch, and how much they may take together.
+    taking: usize,
+    reserved: usize,
+    /// The last batch was full, so there are more.
+    is_behind: bool,
     is_settling: bool,
     settled: Settled,
     /// An answer waits for company until then.
@@ -88,7 +101,9 @@ impl Lane {
             delivery_seconds: histogram!(DELIVERY_SECONDS),
             sends: JoinSet::new(),
             tasks: JoinSet::new(),
-            is_claiming: false,
+            taking: 0,
+            reserved: 0,
+            is_behind: false,
             is_settling: false,
             settled: Settled::default(),
             gather_until: now,
@@ -154,7 +169,7 @@ impl Lane {
             return;
         }
         // What a recipient got lately is counted in the ledger or among what is under way, never in both.
-        if self.is_claiming && self.context().throttle.is_some() {
+        if self.taking > 0 && self.context().throttle.is_some() {
             return;
         }
         self.is_settling = true;
@@ -166,10 +181,7 @@ impl Lane {
         let now = Instant::now();
         let resting = (now < self.nap_until && !self.is_woken) || self.is_gathering(now);
         let paused = self.context().clock.monotonic() < self.paused_until;
-        if self.is_claiming || resting || paused || now < self.trouble_until {
-            return;
-        }
-        if self.is_settling && self.context().throttle.is_some() {
+        if resting || paused || now < self.trouble_until || !self.may_take() {
             return;
         }
         let room = self.room();
@@ -179,17 +191,26 @@ impl Lane {
         // Whatever is added from now on may be missed, and wakes the lane again.
         work.mark_unchanged();
         self.is_woken = false;
-        self.is_claiming = true;
+        self.taking += 1;
+        self.reserved += room;
         let claiming = Arc::clone(&self.claiming);
         self.tasks.spawn(async move {
             let (taken, result) = claiming.take(room).await;
-            Done::Taken(taken, result)
+            Done::Taken { room, taken, result }
         });
+    }
+
+    /// One batch is taken at a time, unless there is more than that.
+    fn may_take(&self) -> bool {
+        if self.context().throttle.is_some() {
+            return self.taking == 0 && !self.is_settling;
+        }
+        self.taking == 0 || (self.taking < TAKING && (self.is_behind || self.is_woken))
     }
 
     /// How many may be claimed: bounded by what is under way, and by what the breaker lets pass.
     fn room(&self) -> usize {
-        let under_way = self.sends.len();
+        let under_way = self.sends.len() + self.reserved;
         match self.claiming.settings.breaker.position() {
             Position::Open => 0,
             Position::HalfOpen => usize::from(under_way == 0),
@@ -216,8 +237,10 @@ impl Lane {
 
     fn take_done(&mut self, done: Done) {
         let result = match done {
-            Done::Taken(Taken { begun, mut decided, nap }, result) => {
-                self.is_claiming = false;
+            Done::Taken { room, taken: Taken { begun, mut decided, claimed, nap }, result } => {
+                self.taking -= 1;
+                self.reserved -= room;
+                self.is_behind = claimed == room;
                 self.nap_until = Instant::now() + nap.unwrap_or_default();
                 for (ready, permit) in begun {
                     let Claiming { settings, context, .. } = &*self.claiming;

@@ -20,7 +20,7 @@ pub struct Waiting {
 /// the time given: they can be published without being read there.
 #[derive(Debug)]
 #[allow(missing_docs)]
-pub struct Fresh {
+pub struct FreshEvents {
     /// Of the messages, in no particular order.
     pub ids: Vec<i64>,
     pub messages: Vec<OutboxMessage>,
@@ -42,7 +42,7 @@ pub struct Added {
 pub trait Outbox: Send + Sync {
     /// What this process settled a moment ago, each batch once. What is lost on the way from here is found by
     /// [`Self::reserve`] when its reservation ends.
-    fn fresh(&self) -> Option<Fresh>;
+    fn fresh(&self) -> Option<FreshEvents>;
 
     /// The oldest messages that nobody has reserved, reserved until the time given (milliseconds since 1970).
     ///

@@ -2,7 +2,8 @@
 //!
 //! A gradient limit after the `Gradient2` algorithm of Netflix's concurrency-limits: the lately measured latency is
 //! compared with the long-term one. While they agree the limit grows by its square root; when answers take longer, work
-//! queues up at the dependency, and the limit shrinks in proportion. Failures shrink it too.
+//! queues up at the dependency, and the limit shrinks in proportion. Failures shrink it too. Until it shrinks for the first
+//! time it grows by what it is, as TCP's slow start does.
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ const WINDOW: u32 = 20;
 const TOLERANCE: f64 = 2.0;
 /// Weight of a new window in the long-term latency.
 const LONG_TERM: f64 = 0.01;
+/// Seconds. Answers that come sooner than this tell nothing about a queue.
+const SHORTEST: f64 = 0.001;
 /// How much of the way to the new limit is gone at once.
 const SMOOTHING: f64 = 0.4;
 /// With more failures than this share the dependency is overloaded. Fewer may be the recipients' own: mail servers that
@@ -29,6 +32,8 @@ pub struct AdaptiveLimit {
     most: f64,
     /// Seconds; `None` until the first window is full.
     usual: Option<f64>,
+    /// It never had to shrink.
+    is_new: bool,
     window: Window,
 }
 
@@ -44,7 +49,7 @@ impl AdaptiveLimit {
     /// A limit that never exceeds `most`.
     pub fn new(most: usize) -> Self {
         let most = (most as f64).max(1.0);
-        Self { limit: START.min(most), most, usual: None, window: Window::default() }
+        Self { limit: START.min(most), most, usual: None, is_new: true, window: Window::default() }
     }
 
     /// How much may be under way.
@@ -67,14 +72,16 @@ impl AdaptiveLimit {
 
     fn adapt(&mut self, window: &Window) {
         let answers = f64::from(window.answers);
-        let lately = (window.seconds / answers).max(1e-6);
+        let lately = (window.seconds / answers).max(SHORTEST);
         let usual = self.usual.map_or(lately, |usual| usual * (1.0 - LONG_TERM) + lately * LONG_TERM);
         // After a slow time the usual latency would be forgiving for long: it follows down faster than up.
         let usual = if usual > 2.0 * lately { usual * 0.5 } else { usual };
         self.usual = Some(usual);
         let gradient = (TOLERANCE * usual / lately).clamp(0.5, 1.0);
         let failing = f64::from(window.failures) / answers > FAILURES;
-        let wanted = if failing { self.limit * 0.8 } else { self.limit * gradient + self.limit.sqrt() };
+        self.is_new &= !failing && gradient >= 1.0;
+        let growth = if self.is_new { self.limit } else { self.limit.sqrt() };
+        let wanted = if failing { self.limit * 0.8 } else { self.limit * gradient + growth };
         // A limit that is not used up says nothing about a higher one.
         let used = window.most_under_way as f64 >= self.limit / 2.0;
         let wanted = if used { wanted } else { wanted.min(self.limit) };

@@ -29,6 +29,8 @@ pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<
         database.dialect.skip_locked()
     );
     bounded(async {
+        // A claim that is forgotten was never made: no attempt can begin under it.
+        let mut tx = database.begin_lazily().await?;
         let rows = query(sql(statement))
             .bind(request.owner)
             .bind(millis(request.lease_until))
@@ -36,8 +38,9 @@ pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<
             .bind(i64::from(request.lane))
             .bind(millis(request.now))
             .bind(request.limit as i64)
-            .fetch_all(&database.write)
+            .fetch_all(&mut *tx)
             .await?;
+        tx.commit().await?;
         // The contacts are read after the claim: one that comes later is newer than what was seen.
         contents(&database.read, database.dialect, &seqs_of(&rows)?).await
     })
@@ -119,12 +122,14 @@ pub(super) async fn renew(
         database.dialect.skip_locked_of("n")
     );
     bounded(async {
+        let mut tx = database.begin_lazily().await?;
         let result = query(sql(statement))
             .bind(id_rows(ids.iter().map(String::as_str)))
             .bind(millis(until))
             .bind(owner.to_owned())
-            .execute(&database.write)
+            .execute(&mut *tx)
             .await?;
+        tx.commit().await?;
         Ok(result.rows_affected())
     })
     .await

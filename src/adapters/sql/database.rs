@@ -88,7 +88,7 @@ impl Database {
                 .after_connect(move |connection: &mut AnyConnection, _| {
                     Box::pin(async move { connection.execute(setup).await.map(drop) })
                 })
-                .after_release(|connection: &mut AnyConnection, _| Box::pin(is_alive(connection)))
+                .after_release(move |connection: &mut AnyConnection, _| Box::pin(is_fit(connection, dialect)))
                 .connect_lazy_with(options.clone())
         };
         let (write, read) = match dialect {
@@ -133,6 +133,12 @@ impl Database {
         self.read.close().await;
     }
 
+    /// Begins a transaction that the machine may forget if it dies within moments: the answer does not wait for the disk.
+    /// For what nobody relies on before a later transaction is durable, which makes those before it durable too.
+    pub(super) async fn begin_lazily(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        self.write.begin_with(self.dialect.begin_lazily()).await
+    }
+
     /// Begins a transaction that writes.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         self.write.begin_with(self.dialect.begin()).await
@@ -141,9 +147,16 @@ impl Database {
 
 /// What is given back to the pool must still answer, and soon: the pool itself asks without a deadline, and a network
 /// that swallows packets would keep every connection, that of an operation given up long ago included, for minutes.
-async fn is_alive(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+async fn is_fit(connection: &mut AnyConnection, dialect: Dialect) -> Result<bool, sqlx::Error> {
     let silent = |_| sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    tokio::time::timeout(ALIVE_DEADLINE, connection.ping()).await.map_err(silent)?.map(|()| true)
+    let answer = async {
+        match dialect {
+            Dialect::Postgres => connection.ping().await,
+            // A transaction that may be lost leaves the connection like this.
+            Dialect::Sqlite => connection.execute("PRAGMA synchronous = FULL").await.map(drop),
+        }
+    };
+    tokio::time::timeout(ALIVE_DEADLINE, answer).await.map_err(silent)?.map(|()| true)
 }
 
 /// Gives an operation its deadline and its error.

@@ -97,4 +97,12 @@ impl Dialect {
             Self::Sqlite => "BEGIN IMMEDIATE",
         }
     }
+
+    /// Begins a transaction that writes, and whose end does not wait for the disk.
+    pub fn begin_lazily(self) -> &'static str {
+        match self {
+            Self::Postgres => "BEGIN; SET LOCAL synchronous_commit = off",
+            Self::Sqlite => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+        }
+    }
 }

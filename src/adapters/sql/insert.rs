@@ -14,7 +14,7 @@ use super::{digests, seize, settle};
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{Inserted, LedgerError, NewNotification, OUT_OF_TURN, Replacement, Selection, Settlement};
-use crate::ports::outbox::Fresh;
+use crate::ports::outbox::FreshEvents;
 
 /// More notifications about one thing do not wait for one recipient.
 const MOST_REPLACED: usize = 1000;
@@ -190,7 +190,7 @@ async fn supersede(
     tx: &mut Transaction<'static, Any>,
     batch: &[NewNotification],
     replaced: &Replacement<'_>,
-) -> Result<(Vec<Settlement>, Vec<Fresh>), sqlx::Error> {
+) -> Result<(Vec<Settlement>, Vec<FreshEvents>), sqlx::Error> {
     let (mut settled, mut fresh) = (Vec::new(), Vec::new());
     for new in batch.iter().filter(|new| !new.handling.supersedes.is_empty()) {
         let Some(about) = new.handling.about.clone() else { continue };

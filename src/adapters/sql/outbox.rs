@@ -4,27 +4,25 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use serde::Serialize;
 use sqlx::{Row as _, query};
 use tokio::sync::watch;
 
+use super::contents::list;
 use super::database::{Database, bounded, sql};
-use super::insert::text;
 use super::rows::key;
 use super::settle::kind_name;
-use crate::domain::envelope::to_json;
 use crate::ports::ledger::{LedgerError, OutboxKind};
-use crate::ports::outbox::{Added, Fresh, Outbox, Waiting};
+use crate::ports::outbox::{Added, FreshEvents, Outbox, Waiting};
 
 /// Fresh messages that are kept beside the database at most. What goes beyond is read from there later.
-const MOST_FRESH: usize = 5000;
+pub(super) const MOST_FRESH: usize = 5000;
 /// For how long fresh messages are reserved for who settled them.
 pub(super) const RESERVED_MS: i64 = 15_000;
 
 /// What this process settled a moment ago, and how much that was so far.
 #[derive(Clone)]
 pub(super) struct OwnMessages {
-    fresh: Arc<Mutex<VecDeque<Fresh>>>,
+    fresh: Arc<Mutex<VecDeque<FreshEvents>>>,
     added: watch::Sender<Added>,
 }
 
@@ -34,7 +32,7 @@ impl OwnMessages {
     }
 
     /// These are in the database now; `unreserved` says that others are too.
-    pub fn add(&self, fresh: impl IntoIterator<Item = Fresh>, unreserved: bool) {
+    pub fn add(&self, fresh: impl IntoIterator<Item = FreshEvents>, unreserved: bool) {
         let (mut batches, mut surplus) = (0, false);
         for fresh in fresh {
             batches += 1;
@@ -56,19 +54,14 @@ impl OwnMessages {
     }
 
     /// A queue stays whole whatever panics around it.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Fresh>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<FreshEvents>> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[derive(Serialize)]
-struct IdRow {
-    id: i64,
-}
-
 #[async_trait]
 impl Outbox for Database {
-    fn fresh(&self) -> Option<Fresh> {
+    fn fresh(&self) -> Option<FreshEvents> {
         self.own_messages.lock().pop_front()
     }
 
@@ -81,8 +74,10 @@ impl Outbox for Database {
             self.dialect.skip_locked()
         );
         bounded(async {
-            let rows =
-                query(sql(statement)).bind(until_ms).bind(now_ms).bind(limit as i64).fetch_all(&self.write).await?;
+            let mut tx = self.begin_lazily().await?;
+            let reserve = query(sql(statement)).bind(until_ms).bind(now_ms).bind(limit as i64);
+            let rows = reserve.fetch_all(&mut *tx).await?;
+            tx.commit().await?;
             let mut waiting = rows
                 .iter()
                 .map(|row| {
@@ -104,12 +99,12 @@ impl Outbox for Database {
     }
 
     async fn remove(&self, ids: &[i64]) -> Result<(), LedgerError> {
-        let rows: Vec<IdRow> = ids.iter().map(|id| IdRow { id: *id }).collect();
-        let statement =
-            format!("DELETE FROM outbox WHERE id IN (SELECT r.id FROM {})", self.dialect.rows(&[("id", "bigint")]));
+        let statement = format!("DELETE FROM outbox WHERE id IN (SELECT r.seq FROM {})", self.dialect.seqs());
         bounded(async {
-            query(sql(statement)).bind(text(to_json(&rows))).execute(&self.write).await?;
-            Ok(())
+            // What comes back is published again, under the same id.
+            let mut tx = self.begin_lazily().await?;
+            query(sql(statement)).bind(list(ids)).execute(&mut *tx).await?;
+            tx.commit().await
         })
         .await
     }

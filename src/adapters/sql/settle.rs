@@ -15,7 +15,7 @@ use super::wake::Wake;
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{LedgerError, OutboxKind, OutboxMessage, Settlement, State};
-use crate::ports::outbox::Fresh;
+use crate::ports::outbox::FreshEvents;
 
 #[derive(Serialize)]
 struct NotificationRow<'a> {
@@ -115,11 +115,11 @@ pub(super) struct Written {
     /// The ids of those that were settled.
     pub settled: Vec<String>,
     /// What their owner may publish without asking the database.
-    pub fresh: Option<Fresh>,
+    pub fresh: Option<FreshEvents>,
 }
 
 /// Wakes whoever has something to do after these are settled, and durable.
-pub(super) fn announce(database: &Database, settlements: &[Settlement], fresh: impl IntoIterator<Item = Fresh>) {
+pub(super) fn announce(database: &Database, settlements: &[Settlement], fresh: impl IntoIterator<Item = FreshEvents>) {
     let letters = settlements.iter().flat_map(|s| &s.outbox).any(|m| m.kind != OutboxKind::Lifecycle);
     database.own_messages.add(fresh, letters);
     if settlements.iter().any(|s| s.next_attempt_at.is_some() || s.state == State::AwaitingContact) {
@@ -262,7 +262,7 @@ async fn add_messages(
     statement: String,
     messages: &[&OutboxMessage],
     reserved_until_ms: i64,
-) -> Result<Option<Fresh>, sqlx::Error> {
+) -> Result<Option<FreshEvents>, sqlx::Error> {
     if messages.is_empty() {
         return Ok(None);
     }
@@ -276,5 +276,5 @@ async fn add_messages(
         }
     }
     let events = messages.iter().filter(|m| m.kind == OutboxKind::Lifecycle).map(|m| (*m).clone()).collect();
-    Ok((!ids.is_empty()).then_some(Fresh { ids, messages: events, reserved_until_ms }))
+    Ok((!ids.is_empty()).then_some(FreshEvents { ids, messages: events, reserved_until_ms }))
 }

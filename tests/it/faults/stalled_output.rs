@@ -1,5 +1,6 @@
 //! The broker that leads all output is frozen, the others bring input: memory stays bounded, and nothing is given up.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use rdkafka::ClientConfig;
@@ -20,6 +21,12 @@ const STALLED: u64 = 60;
 const AWAKE: [&[i32]; 3] = [&[1], &[2], &[1]];
 /// Where output goes.
 const FROZEN: [&[i32]; 3] = [&[3], &[3], &[3]];
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Id {
+    event_id: uuid::Uuid,
+}
 
 #[test]
 #[ignore = "needs Java and Kafka's jars: scripts/test.sh"]
@@ -65,10 +72,17 @@ fn output_stalls(guarantee: Guarantee, events: u64) {
     });
     kafka.wait_until_routed(secs(60));
     assert!(opened, "the breaker knew");
-    assert_eq!(published(service), events);
-    let mut found = 0;
-    kafka.for_each(NOTIFICATIONS, "read_committed", |_| found += 1);
-    assert_eq!((found, kafka.count(DEAD_LETTERS)), (events, 0), "each once, and nothing was given up");
+    let (mut found, mut distinct) = (0, HashSet::new());
+    kafka.for_each(NOTIFICATIONS, "read_committed", |record| {
+        found += 1;
+        let value = record.value.expect("a request");
+        distinct.insert(serde_json::from_slice::<Id>(&value).expect("an envelope").event_id);
+    });
+    assert_eq!((distinct.len() as u64, kafka.count(DEAD_LETTERS)), (events, 0), "all, and nothing was given up");
+    // The frozen broker may coordinate a group, which then may lose its partitions and read again what is in hand.
+    if guarantee == Guarantee::ExactlyOnce {
+        assert_eq!(found, events, "each once");
+    }
     eprintln!("{}: {events} events waited, at most {} MB resident", guarantee.as_str(), most / 1_000_000);
     assert!(most < MOST_RESIDENT, "{most} bytes were resident");
 }

@@ -4,7 +4,6 @@ use super::*;
 use crate::adapters::sql::dialect::Dialect;
 use crate::ports::contacts::Contacts as _;
 use crate::ports::ledger::{LedgerError, OutboxKind, OutboxMessage};
-use crate::ports::outbox::Outbox as _;
 
 on_both_databases! {
     a_claim_carries_what_the_request_came_with,
@@ -84,7 +83,7 @@ async fn text_survives_to_the_last_character(db: &Fresh) {
     let shown = view(db, &id).await;
     assert_eq!((shown.template.as_str(), shown.category, shown.reason.as_deref()), (ODD, number.clone(), Some(ODD)));
     assert_eq!((shown.attempts[0].receipt.as_ref(), shown.attempts[0].error.as_deref()), (Some(&number), Some(ODD)));
-    let waiting = db.reserve(0, 1, 1).await.expect("reserves");
+    let waiting = reserve(db, 0, 1, 1).await;
     assert_eq!((&waiting[0].body, waiting[0].headers_json.as_str()), (&format!("{ODD}{json}"), ODD));
 }
 
@@ -160,7 +159,7 @@ async fn a_refused_settlement_leaves_no_part_behind(db: &Fresh) {
     let outbox = vec![message("fine"), message("a\0b")];
     let sent = Settlement { attempt: end(1, Outcome::Accepted), outbox, ..settlement(&claimed, "o", State::Sent, 0) };
     let settled = refused(db, "settle", db.settle(&[sent]).await);
-    let waiting = db.reserve(0, 1, 10).await.expect("reserves");
+    let waiting = reserve(db, 0, 1, 10).await;
     if settled.is_some() {
         assert_eq!(waiting.iter().map(|w| w.body.as_str()).collect::<Vec<_>>(), ["fine", "a\0b"]);
     } else {

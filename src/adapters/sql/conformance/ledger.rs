@@ -9,7 +9,6 @@ use tokio::sync::Barrier;
 use super::*;
 use crate::ports::contacts::Contacts as _;
 use crate::ports::ledger::{OutboxKind, OutboxMessage};
-use crate::ports::outbox::Outbox as _;
 
 on_both_databases! {
     what_is_known_already_changes_nothing_and_is_counted,
@@ -168,13 +167,13 @@ async fn what_is_sent_is_stored_with_its_attempt_and_its_messages(db: &Fresh) {
     assert_eq!(n.attempts.len(), 1);
     assert_eq!(n.attempts[0].outcome.as_deref(), Some("accepted"));
     assert_eq!((n.attempts[0].duration_ms, n.attempts[0].receipt.as_deref()), (Some(40), Some("receipt-1")));
-    let waiting = db.reserve(0, 10, 10).await.expect("reserves");
+    let waiting = reserve(db, 100, 200, 10).await;
     assert_eq!(waiting.iter().map(|w| w.body.as_str()).collect::<Vec<_>>(), ["one", "two"]);
     assert_eq!(state(db, "m").await, "sending");
     assert!(!settle(db, as_sent(&claimed[0], "o")).await, "settled once only");
     assert!(take_over(db, "p", 10 * LEASE).await.iter().all(|(c, _)| c.id == "m"));
     assert!(claim(db, "p", 10 * LEASE, 10).await.is_empty());
-    assert!(db.reserve(0, 10, 10).await.expect("reserves").is_empty());
+    assert!(reserve(db, 100, 200, 10).await.is_empty());
     assert!(db.settle(&[]).await.expect("settles").is_empty());
 }
 
@@ -184,7 +183,7 @@ async fn a_stranger_settles_nothing_and_publishes_nothing(db: &Fresh) {
     assert!(begin(db, "o", "n", 1).await);
     let before = shown(db, "n").await;
     assert!(!settle(db, as_sent(&claimed, "stranger")).await);
-    assert!(db.reserve(0, 10, 10).await.expect("reserves").is_empty());
+    assert!(reserve(db, 100, 200, 10).await.is_empty());
     assert_eq!(shown(db, "n").await, before);
     assert!(settle(db, as_sent(&claimed, "o")).await);
 }
@@ -196,7 +195,7 @@ async fn a_late_answer_of_a_former_owner_changes_nothing(db: &Fresh) {
     take_over(db, "p", LEASE + 1).await;
     let before = shown(db, "n").await;
     assert!(!settle(db, as_sent(&claimed, "o")).await);
-    assert!(db.reserve(0, 10, 10).await.expect("reserves").is_empty());
+    assert!(reserve(db, 100, 200, 10).await.is_empty());
     assert_eq!(shown(db, "n").await, before);
 }
 

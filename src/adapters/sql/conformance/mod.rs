@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, query};
 
+use super::outbox::RESERVED_MS;
 use super::{Database, DatabaseError};
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Origin;
@@ -20,6 +21,7 @@ use crate::ports::ledger::{
     AttemptEnd, AttemptStart, ClaimRequest, Claimed, Handling, Inserted, LedgerError, NewNotification,
     NotificationLedger as _, NotificationView, OUT_OF_TURN, Outcome, Search, Selection, Settlement, State,
 };
+use crate::ports::outbox::{Outbox as _, Waiting};
 
 /// Makes two tests of each case, one for each database.
 macro_rules! on_both_databases {
@@ -231,6 +233,14 @@ fn settlement(claimed: &Claimed, owner: &str, state: State, now: i64) -> Settlem
 
 async fn settle(database: &Database, settlement: Settlement) -> bool {
     database.settle(&[settlement]).await.expect("settles").len() == 1
+}
+
+/// Reserves messages, at a time when those who settled at [`at`] 0 hold them no longer; counted from there.
+async fn reserve(db: &Database, now: i64, until: i64, limit: usize) -> Vec<Waiting> {
+    let free = at(RESERVED_MS).as_millisecond();
+    let waiting = db.reserve(free.saturating_add(now), free.saturating_add(until), limit).await.expect("reserves");
+    assert!(waiting.is_sorted_by_key(|w| w.id));
+    waiting
 }
 
 async fn view(database: &Database, id: &str) -> NotificationView {

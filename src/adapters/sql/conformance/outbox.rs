@@ -3,8 +3,9 @@
 use sqlx::query;
 
 use super::*;
+use crate::adapters::sql::outbox::MOST_FRESH;
 use crate::ports::ledger::{OutboxKind, OutboxMessage};
-use crate::ports::outbox::{Outbox as _, Waiting};
+use crate::ports::outbox::{Added, FreshEvents};
 
 on_both_databases! {
     messages_wait_in_their_order_until_they_are_removed,
@@ -13,6 +14,8 @@ on_both_databases! {
     no_message_is_reserved_twice,
     a_message_comes_back_as_it_went_in,
     new_messages_are_announced,
+    who_settles_holds_lifecycle_events_for_a_while,
+    fresh_messages_are_kept_up_to_a_bound_and_for_somebody,
 }
 
 fn message(body: &str) -> OutboxMessage {
@@ -29,12 +32,6 @@ async fn publish(db: &Database, id: &str, outbox: Vec<OutboxMessage>) {
 
 async fn publish_numbers(db: &Database, id: &str, numbers: std::ops::Range<u32>) {
     publish(db, id, numbers.map(|n| message(&n.to_string())).collect()).await;
-}
-
-async fn reserve(db: &Database, now: i64, until: i64, limit: usize) -> Vec<Waiting> {
-    let waiting = db.reserve(now, until, limit).await.expect("reserves");
-    assert!(waiting.is_sorted_by_key(|w| w.id));
-    waiting
 }
 
 fn bodies(waiting: &[Waiting]) -> Vec<&str> {
@@ -123,4 +120,40 @@ async fn new_messages_are_announced(db: &Fresh) {
     added.mark_unchanged();
     reserve(db, 0, 10, 10).await;
     assert!(!added.has_changed().expect("the sender lives"));
+}
+
+fn letter() -> OutboxMessage {
+    OutboxMessage { kind: OutboxKind::DeadLetter, ..message("letter") }
+}
+
+async fn who_settles_holds_lifecycle_events_for_a_while(db: &Fresh) {
+    let added = db.added();
+    publish(db, "n", vec![message("one"), letter(), message("two")]).await;
+    assert_eq!(*added.borrow(), Added { batches: 1, unreserved: 1 }, "a letter is for whoever comes first");
+    let FreshEvents { mut ids, messages, reserved_until_ms } = db.fresh().expect("there are fresh ones");
+    assert_eq!(messages.iter().map(|m| m.body.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(reserved_until_ms, at(RESERVED_MS).as_millisecond());
+    assert!(db.fresh().is_none(), "once");
+    assert_eq!(bodies(&reserve(db, -1, RESERVED_MS, 10).await), ["letter"]);
+    let free = reserve(db, 0, RESERVED_MS, 10).await;
+    assert_eq!(bodies(&free), ["one", "two"]);
+    ids.sort_unstable();
+    assert_eq!(ids, free.iter().map(|w| w.id).collect::<Vec<_>>());
+    db.remove(&ids).await.expect("removes");
+    assert!(reserve(db, i64::MAX, i64::MAX, 1).await.iter().all(|w| w.body == "letter"));
+}
+
+async fn fresh_messages_are_kept_up_to_a_bound_and_for_somebody(db: &Fresh) {
+    publish_numbers(db, "nobody watches", 0..3).await;
+    assert!(db.fresh().is_none());
+    let added = db.added();
+    let most = u32::try_from(MOST_FRESH).expect("is small");
+    publish_numbers(db, "fills it", 0..most).await;
+    assert_eq!(added.borrow().unreserved, 0);
+    publish_numbers(db, "is too much", 0..1).await;
+    assert_eq!(added.borrow().unreserved, 1, "the database has to be looked into");
+    assert_eq!(db.fresh().map(|fresh| fresh.ids.len()), Some(MOST_FRESH));
+    assert!(db.fresh().is_none());
+    publish_numbers(db, "has room again", 0..1).await;
+    assert_eq!(db.fresh().map(|fresh| fresh.ids.len()), Some(1));
 }
