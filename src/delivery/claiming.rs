@@ -27,7 +27,7 @@ pub struct Taken {
     pub decided: Vec<Settlement>,
     /// How many were claimed.
     pub claimed: usize,
-    /// When there was nothing: how long nothing will be due, as far as can be known.
+    /// When there was no more: how long nothing will be due, as far as can be known.
     pub nap: Option<Duration>,
 }
 
@@ -59,9 +59,6 @@ impl Claiming {
         let result = self.claim(limit, &mut taken).await;
         // What is not sent after all costs the provider nothing.
         self.pacing.give_back(limit.saturating_sub(taken.begun.len())).await;
-        if result.is_ok() && taken.claimed == 0 {
-            taken.nap = Some(self.nap().await);
-        }
         (taken, result)
     }
 
@@ -78,14 +75,19 @@ impl Claiming {
         let claimed = self.context.guarded(self.context.ledger.claim(request)).await?;
         taken.claimed = claimed.len();
         self.held.add(claimed.iter().map(|c| c.id.as_str()));
-        if claimed.is_empty() {
-            return Ok(());
+        if claimed.len() == limit {
+            return self.begin(claimed, now, taken).await;
         }
-        self.begin(claimed, now, taken).await
+        let (begun, nap) = tokio::join!(self.begin(claimed, now, taken), self.nap());
+        taken.nap = Some(nap);
+        begun
     }
 
     /// Prepares claimed notifications and records their attempts.
     async fn begin(&self, claimed: Vec<Claimed>, now: Timestamp, taken: &mut Taken) -> Result<(), LedgerError> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
         let preparation = Preparation {
             context: &self.context,
             channel: self.settings.channel,
@@ -156,7 +158,7 @@ impl Claiming {
         let until_due = due.map_or(self.context.poll_interval, |due| {
             Duration::try_from(due.duration_since(self.context.clock.now())).unwrap_or(Duration::ZERO)
         });
-        // What is due already was taken by another instance a moment ago, or will be claimed the next time.
+        // What is due already was taken by another instance a moment ago, or came due since the claim.
         until_due.clamp(MIN_NAP, self.context.poll_interval.max(MIN_NAP))
     }
 }

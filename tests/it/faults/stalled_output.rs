@@ -25,7 +25,7 @@ const FROZEN: [&[i32]; 3] = [&[3], &[3], &[3]];
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Id {
-    event_id: uuid::Uuid,
+    event_id: String,
 }
 
 #[test]
