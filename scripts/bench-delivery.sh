@@ -3,7 +3,7 @@
 # notification takes, on SQLite and on a real PostgreSQL (and Kafka) that it starts and ends; those that are up already
 # are used and stay up.
 #
-#   scripts/bench-delivery.sh [--drain] [--events N] [--rounds R] [--database postgres|sqlite|both] [--batch N]
+#   scripts/bench-delivery.sh [--drain] [--events N] [--settled N] [--rounds R] [--database postgres|sqlite|both] [--batch N]
 #                                              a provider that accepts at once; defaults: 100000 events, 3 rounds, both
 #   scripts/bench-delivery.sh --http [--events N] [--rounds R] [--database D]         the http provider to a local server
 #   scripts/bench-delivery.sh --latency [--rate R] [--seconds S] [--database D]       200 a second, 20 s

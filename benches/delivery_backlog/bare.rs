@@ -11,6 +11,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row as _};
 
 use crate::backlog::{Backlog, ROWS};
 use crate::database::{Contents, Fresh, Kind};
+use crate::round::Work;
 
 pub struct Bare {
     pub insert: Duration,
@@ -127,8 +128,9 @@ fn json<T: Serialize>(rows: &[T]) -> Result<String> {
     Ok(String::from_utf8(to_json(&rows))?)
 }
 
-pub async fn measure(fresh: &Fresh, backlog: &Backlog, events: u64) -> Result<Bare> {
+pub async fn measure(fresh: &Fresh, backlog: &Backlog, Work { events, settled, .. }: Work) -> Result<Bare> {
     fresh.open().await?.close().await;
+    fresh.settle(settled).await?;
     let mut connection = fresh.connect().await?;
     let statements = Statements::new(fresh.kind);
     let mut bare = Bare { insert: Duration::ZERO, claim: Duration::ZERO, settle: Duration::ZERO };
@@ -142,19 +144,20 @@ pub async fn measure(fresh: &Fresh, backlog: &Backlog, events: u64) -> Result<Ba
         tx.commit().await?;
         bare.insert += began.elapsed();
     }
-    let mut settled = 0;
-    while settled < events {
+    let mut done = 0;
+    while done < events {
         let began = Instant::now();
         let seqs = claim(&mut connection, &statements).await?;
         let claimed = Instant::now();
         settle(&mut connection, &statements, seqs).await?;
         bare.claim += claimed - began;
         bare.settle += claimed.elapsed();
-        settled += ROWS.min(events - settled);
+        done += ROWS.min(events - done);
     }
     let found = Contents::read(&mut connection).await?;
-    let all = events as i64;
-    let expected = Contents { notifications: all, sent: all, accepted_attempts: all, attempts: all, outbox: 0 };
+    let (all, past) = (events as i64, settled as i64);
+    let expected =
+        Contents { notifications: past + all, sent: past + all, accepted_attempts: all, attempts: all, outbox: 0 };
     ensure!(found == expected, "the bare loop left {found}");
     connection.close().await?;
     Ok(bare)

@@ -8,6 +8,8 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
 
+use crate::machine::{progress, thousands};
+
 /// The default of `database.max_connections`.
 const CONNECTIONS: u32 = 10;
 
@@ -25,6 +27,9 @@ impl Kind {
         }
     }
 }
+
+/// Settled notifications that are made at once.
+const STEP: u64 = 250_000;
 
 /// With tables and nothing in them. To be closed: a PostgreSQL database would stay.
 pub struct Fresh {
@@ -53,6 +58,45 @@ impl Fresh {
 
     pub async fn open(&self) -> Result<Database> {
         Ok(Database::open(&self.url, CONNECTIONS).await?)
+    }
+
+    /// Puts settled notifications into the ledger, all sent within the last day.
+    pub async fn settle(&self, notifications: u64) -> Result<()> {
+        const DAY_MS: u64 = 24 * 3600 * 1000;
+        let numbers = match self.kind {
+            Kind::Postgres => "SELECT n FROM generate_series($1::bigint, $2::bigint) AS n".to_owned(),
+            Kind::Sqlite => "WITH RECURSIVE numbers(n) AS (SELECT $1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $2)
+                 SELECT n FROM numbers"
+                .to_owned(),
+        };
+        let began = jiff::Timestamp::now().as_millisecond() - DAY_MS as i64;
+        let at = format!("{began} + n * {DAY_MS} / {notifications}");
+        let requests = format!(
+            "INSERT INTO requests (seq, id, aggregate_id, recipient, template, category, correlation_id, causation_id,
+                 caused_at, created_at, request, origin_topic, headers)
+             SELECT n, 'settled-' || n, 'order', 'customer-' || n % 100000, 'order_confirmation', 'transactional', 'c',
+                 'event-' || n, {at}, {at}, '{{}}', 'notification-events', '[]' FROM ({numbers}) AS numbers"
+        );
+        let ends = format!(
+            "INSERT INTO notifications (seq, channel, recipient, state, attempts, settled_at)
+             SELECT n, 'email', 'customer-' || n % 100000, 'sent', 1, {at} FROM ({numbers}) AS numbers"
+        );
+        let mut connection = self.connect().await?;
+        for from in (1..=notifications).step_by(STEP as usize) {
+            let to = notifications.min(from + STEP - 1);
+            for statement in [&requests, &ends] {
+                let insert = sqlx::query(AssertSqlSafe(statement.clone())).bind(from as i64).bind(to as i64);
+                insert.execute(&mut connection).await?;
+            }
+            progress(&format!("{} of {} settled notifications", thousands(to), thousands(notifications)));
+        }
+        if self.kind == Kind::Postgres && notifications > 0 {
+            let next = "SELECT setval(pg_get_serial_sequence('requests', 'seq'), (SELECT MAX(seq) FROM requests))";
+            connection.execute(next).await?;
+            connection.execute("VACUUM ANALYZE").await?;
+        }
+        connection.close().await?;
+        Ok(())
     }
 
     /// One more connection, with the settings of the service's own.

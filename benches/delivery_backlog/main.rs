@@ -1,7 +1,7 @@
 //! How fast the delivery stage sends, beside the fastest that the database could do, and how long a notification takes.
 //! The program measures and prints, and judges only whether every notification was accepted exactly once.
 //!
-//!     scripts/bench-delivery.sh [--drain] [--events N] [--rounds R] [--database postgres|sqlite|both]
+//!     scripts/bench-delivery.sh [--drain] [--events N] [--settled N] [--rounds R] [--database postgres|sqlite|both]
 //!     scripts/bench-delivery.sh --http [--events N] [--rounds R] [--database …]
 //!     scripts/bench-delivery.sh --latency [--rate R] [--seconds S] [--database …]
 //!     scripts/bench-delivery.sh --partition [--rounds R] [--database …]
@@ -16,6 +16,8 @@
 //!
 //! CPU is that of this process, which has SQLite within itself, and PostgreSQL not. Memory is the most that was resident
 //! during the drain above what was before it.
+//!
+//! `--settled N` fills the ledger with notifications of the past before.
 //!
 //! `--http`: the same with the `http` provider and a server on loopback, whose thread is part of the CPU time.
 //!
@@ -62,7 +64,7 @@ use self::live::{Pace, Times};
 use self::machine::{machine, median, progress, thousands};
 use self::options::Options;
 use self::provider::Target;
-use self::round::Round;
+use self::round::{Round, Work};
 use self::server::Answers;
 
 /// The service's.
@@ -135,6 +137,9 @@ async fn backlogs(options: &Options) -> Result<Vec<String>> {
     tokio::spawn(MetricsPage::install()?.upkeep());
     let target = if options.http { Target::Http } else { Target::Nothing };
     println!("backlog  {} due e-mails", thousands(options.events));
+    if options.settled > 0 {
+        println!("ledger   {} settled notifications before", thousands(options.settled));
+    }
     println!("provider {}", if options.http { "http, to a server on loopback" } else { "none: accepts at once" });
     let mut problems = Vec::new();
     for kind in options.databases() {
@@ -142,7 +147,8 @@ async fn backlogs(options: &Options) -> Result<Vec<String>> {
         round::print_heads();
         let mut rounds = Vec::new();
         for number in 1..=options.rounds {
-            let round = round::measure(kind, number, options.events, target, options.batch);
+            let Options { events, settled, batch, .. } = *options;
+            let round = round::measure(kind, number, Work { events, settled, target, batch });
             let round = round.await.with_context(|| format!("{}, round {number}", kind.name()))?;
             round.print(&number.to_string());
             rounds.push(round);

@@ -31,6 +31,9 @@ pub struct Options {
     /// Notifications in the backlog of each round.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub events: u64,
+    /// Settled notifications that are in the ledger before, with --drain and --http.
+    #[arg(long, default_value_t = 0)]
+    pub settled: u64,
     /// Rounds on each database.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,

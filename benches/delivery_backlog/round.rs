@@ -90,15 +90,26 @@ struct Drained {
     problems: Vec<String>,
 }
 
-pub async fn measure(kind: Kind, number: u32, events: u64, target: Target, batch: Option<u32>) -> Result<Round> {
-    let stage = Stage::new(batch)?;
+/// What a round is to do.
+#[derive(Clone, Copy)]
+pub struct Work {
+    pub events: u64,
+    /// In the ledger before.
+    pub settled: u64,
+    pub target: Target,
+    pub batch: Option<u32>,
+}
+
+pub async fn measure(kind: Kind, number: u32, work: Work) -> Result<Round> {
+    let events = work.events;
+    let stage = Stage::new(work.batch)?;
     let backlog = Backlog::new(stage.rules());
     let (bare, drained) = if number % 2 == 1 {
-        let bare = measure_bare(kind, &backlog, events).await?;
-        (bare, measure_drain(kind, number, &stage, &backlog, events, target).await?)
+        let bare = measure_bare(kind, &backlog, work).await?;
+        (bare, measure_drain(kind, number, &stage, &backlog, work).await?)
     } else {
-        let drained = measure_drain(kind, number, &stage, &backlog, events, target).await?;
-        (measure_bare(kind, &backlog, events).await?, drained)
+        let drained = measure_drain(kind, number, &stage, &backlog, work).await?;
+        (measure_bare(kind, &backlog, work).await?, drained)
     };
     let rate = |elapsed: Duration| events as f64 / elapsed.as_secs_f64();
     Ok(Round {
@@ -114,23 +125,16 @@ pub async fn measure(kind: Kind, number: u32, events: u64, target: Target, batch
     })
 }
 
-async fn measure_bare(kind: Kind, backlog: &Backlog, events: u64) -> Result<Bare> {
+async fn measure_bare(kind: Kind, backlog: &Backlog, work: Work) -> Result<Bare> {
     let fresh = Fresh::create(kind).await?;
-    let bare = bare::measure(&fresh, backlog, events).await.context("the bare loop");
+    let bare = bare::measure(&fresh, backlog, work).await.context("the bare loop");
     fresh.close().await?;
     bare
 }
 
-async fn measure_drain(
-    kind: Kind,
-    number: u32,
-    stage: &Stage,
-    backlog: &Backlog,
-    events: u64,
-    target: Target,
-) -> Result<Drained> {
+async fn measure_drain(kind: Kind, number: u32, stage: &Stage, backlog: &Backlog, work: Work) -> Result<Drained> {
     let fresh = Fresh::create(kind).await?;
-    let drained = drain(&fresh, number, stage, backlog, events, target).await;
+    let drained = drain(&fresh, number, stage, backlog, work).await;
     fresh.close().await?;
     drained
 }
@@ -140,10 +144,10 @@ async fn drain(
     number: u32,
     stage: &Stage,
     backlog: &Backlog,
-    events: u64,
-    target: Target,
+    Work { events, settled, target, .. }: Work,
 ) -> Result<Drained> {
     let database = fresh.open().await?;
+    fresh.settle(settled).await.context("filling the ledger with the past")?;
     let carrier = target.carrier(events)?;
     let began = Instant::now();
     backlog.insert(&database, events).await.context("filling the ledger")?;
@@ -160,9 +164,10 @@ async fn drain(
 
     let mut problems = Vec::new();
     let (total, distinct) = carrier.accepted.total_and_distinct();
-    let all = events as i64;
+    let (all, past) = (events as i64, settled as i64);
     let found = Contents::read(&mut fresh.connect().await?).await?;
-    let expected = Contents { notifications: all, sent: all, accepted_attempts: all, attempts: all, outbox: 0 };
+    let expected =
+        Contents { notifications: past + all, sent: past + all, accepted_attempts: all, attempts: all, outbox: 0 };
     if found != expected || (total, distinct) != (events, events) {
         let [events, total, distinct] = [events, total, distinct].map(thousands);
         problems.push(format!("round {number}: {events} due, {total} accepted, {distinct} of them distinct; {found}"));

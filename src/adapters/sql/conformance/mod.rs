@@ -55,6 +55,7 @@ mod inbox;
 mod lanes;
 mod leases;
 mod ledger;
+mod migrations;
 mod outbox;
 mod processed_events;
 mod recipients;
@@ -95,18 +96,23 @@ async fn on_sqlite(case: impl AsyncFnOnce(&Fresh)) {
 }
 
 async fn on_postgres(case: impl AsyncFnOnce(&Fresh)) {
+    with_server_database(async |url| {
+        let fresh = Fresh::open(url).await;
+        case(&fresh).await;
+        fresh.close().await;
+    })
+    .await;
+}
+
+/// An empty database of the server, by its URL.
+async fn with_server_database(case: impl AsyncFnOnce(String)) {
     let server = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL, see scripts/services.sh env");
     let name = format!("conformance_{}", uuid::Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(&server).await.expect("a server");
     admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a new database");
     let mut url = url::Url::parse(&server).expect("a URL");
     url.set_path(&name);
-    let run = async {
-        let fresh = Fresh::open(url.into()).await;
-        case(&fresh).await;
-        fresh.close().await;
-    };
-    let result = AssertUnwindSafe(run).catch_unwind().await;
+    let result = AssertUnwindSafe(case(url.into())).catch_unwind().await;
     admin.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.expect("is dropped");
     if let Err(panic) = result {
         resume_unwind(panic);
