@@ -24,9 +24,10 @@ pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<
                AND next_attempt_at <= $5
              ORDER BY next_attempt_at, seq LIMIT $6 {})
          UPDATE notifications SET state = 'sending', lease_owner = $1, lease_until = $2
-         WHERE seq IN (SELECT due_seq FROM due)
+         WHERE seq {}
          RETURNING seq",
-        database.dialect.skip_locked()
+        database.dialect.skip_locked(),
+        database.dialect.among("SELECT due_seq FROM due")
     );
     bounded(async {
         // A claim that is forgotten was never made: no attempt can begin under it.
@@ -116,10 +117,11 @@ pub(super) async fn renew(
         "WITH mine AS MATERIALIZED (
              SELECT n.seq AS my_seq FROM {} JOIN requests q ON q.id = r.id JOIN notifications n ON n.seq = q.seq
              WHERE n.lease_owner = $3 AND {} {})
-         UPDATE notifications SET lease_until = $2 WHERE seq IN (SELECT my_seq FROM mine)",
+         UPDATE notifications SET lease_until = $2 WHERE seq {}",
         database.dialect.rows(&[("id", "text")]),
         being_sent("n"),
-        database.dialect.skip_locked_of("n")
+        database.dialect.skip_locked_of("n"),
+        database.dialect.among("SELECT my_seq FROM mine")
     );
     bounded(async {
         let mut tx = database.begin_lazily().await?;
@@ -155,14 +157,15 @@ pub(super) async fn take_over(
              unknowns = unknowns + (SELECT COUNT(*) FROM attempts a
                                     WHERE a.seq = notifications.seq AND a.outcome IS NULL),
              attempts = COALESCE((SELECT MAX(number) FROM attempts a WHERE a.seq = notifications.seq), attempts)
-         WHERE seq IN (SELECT expired_seq FROM expired)
+         WHERE seq {}
          RETURNING seq, interrupted",
-        database.dialect.skip_locked()
+        database.dialect.skip_locked(),
+        database.dialect.among("SELECT expired_seq FROM expired")
     );
     let interrupt = format!(
         "UPDATE attempts SET outcome = 'unknown', error = 'the process ended before the answer'
-         WHERE seq IN (SELECT r.seq FROM {}) AND outcome IS NULL",
-        database.dialect.seqs()
+         WHERE seq {} AND outcome IS NULL",
+        database.dialect.among_seqs()
     );
     bounded(async {
         let mut tx = database.begin().await?;

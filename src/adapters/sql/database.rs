@@ -30,13 +30,14 @@ const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 /// needs some cache.
 const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;
      PRAGMA wal_autocheckpoint = 10000; PRAGMA cache_size = -16000;";
-/// Of each connection. Every statement finds its rows through an index, however few there are: so the plan that is right
-/// for a large table is right for an empty one too, and is made once for each connection. A plan after the statistics
-/// would be one for the table as it was: read whole, each time, while a backlog builds up; and to make it anew for each
-/// call takes longer than most calls.
+/// Of each connection. Every statement finds its rows through an index, however few there are: a plan that reads a table
+/// whole is right for the table as it was, and would stay while a backlog builds up. So each statement gets one plan, for
+/// to make it anew for each call takes longer than most calls.
 const POSTGRES_SETUP: &str = "SET statement_timeout = '15s'; SET application_name = 'notification-service';
      SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off;
-     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;";
+     SET enable_mergejoin = off; SET jit = off;";
+/// Plans are as old as their connection: what was planned for a small table is not kept for a large one.
+const POSTGRES_LIFETIME: Duration = Duration::from_secs(20);
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,7 @@ impl Database {
             AnyPoolOptions::new()
                 .max_connections(size)
                 .acquire_timeout(ACQUIRE_DEADLINE)
+                .max_lifetime((dialect == Dialect::Postgres).then_some(POSTGRES_LIFETIME))
                 .after_connect(move |connection: &mut AnyConnection, _| {
                     Box::pin(async move { connection.execute(setup).await.map(drop) })
                 })

@@ -48,6 +48,20 @@ impl Dialect {
         }
     }
 
+    /// That a column is among the numbers of [`Self::seqs`].
+    pub fn among_seqs(self) -> String {
+        self.among(&format!("SELECT r.seq FROM {}", self.seqs()))
+    }
+
+    /// That a column is among what a query finds. PostgreSQL looks each of them up in the column's index: a join could be
+    /// made the other way round, and would be where the statistics say that the table is empty.
+    pub fn among(self, query: &str) -> String {
+        match self {
+            Self::Postgres => format!("= ANY(ARRAY({query}))"),
+            Self::Sqlite => format!("IN ({query})"),
+        }
+    }
+
     /// Lets several instances take different rows; SQLite has a single writer anyway.
     pub fn skip_locked(self) -> &'static str {
         match self {

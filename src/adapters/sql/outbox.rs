@@ -69,9 +69,10 @@ impl Outbox for Database {
         let statement = format!(
             "WITH oldest AS MATERIALIZED (
                  SELECT id AS oldest_id FROM outbox WHERE reserved_until <= $2 ORDER BY id LIMIT $3 {})
-             UPDATE outbox SET reserved_until = $1 WHERE id IN (SELECT oldest_id FROM oldest)
+             UPDATE outbox SET reserved_until = $1 WHERE id {}
              RETURNING id, kind, key, body, headers",
-            self.dialect.skip_locked()
+            self.dialect.skip_locked(),
+            self.dialect.among("SELECT oldest_id FROM oldest")
         );
         bounded(async {
             let mut tx = self.begin_lazily().await?;
@@ -99,7 +100,7 @@ impl Outbox for Database {
     }
 
     async fn remove(&self, ids: &[i64]) -> Result<(), LedgerError> {
-        let statement = format!("DELETE FROM outbox WHERE id IN (SELECT r.seq FROM {})", self.dialect.seqs());
+        let statement = format!("DELETE FROM outbox WHERE id {}", self.dialect.among_seqs());
         bounded(async {
             // What comes back is published again, under the same id.
             let mut tx = self.begin_lazily().await?;

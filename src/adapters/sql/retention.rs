@@ -22,7 +22,7 @@ pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize)
          GROUP BY 1, 2, 3, 4
          ON CONFLICT (day, channel, template, state) DO UPDATE SET total = notification_totals.total + excluded.total"
     );
-    let delete = |table: &str| format!("DELETE FROM {table} WHERE seq IN (SELECT r.seq FROM {rows})");
+    let delete = |table: &str| format!("DELETE FROM {table} WHERE seq {}", database.dialect.among_seqs());
     let inbox = "DELETE FROM inbox WHERE seq IN (
              SELECT seq FROM (SELECT seq, created_at FROM inbox ORDER BY seq LIMIT $2) AS oldest WHERE created_at < $1)";
     bounded(async {

@@ -94,16 +94,18 @@ pub(super) async fn take(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
+    // In no order: one that an index has would be preferred to the index of what is wanted.
     let statement = format!(
         "WITH chosen AS MATERIALIZED (
              SELECT n.seq AS chosen_seq FROM {}, notifications n, requests q
-             WHERE q.seq = n.seq AND {condition} AND {} ORDER BY n.seq LIMIT $4 {})
+             WHERE q.seq = n.seq AND {condition} AND {} LIMIT $4 {})
          UPDATE notifications SET state = 'sending', lease_owner = $2, lease_until = $3
-         WHERE seq IN (SELECT chosen_seq FROM chosen)
+         WHERE seq {}
          RETURNING seq",
         dialect.rows(&COLUMNS),
         waiting("n"),
         dialect.skip_locked_of("n"),
+        dialect.among("SELECT chosen_seq FROM chosen"),
     );
     let rows = query(sql(statement))
         .bind(text(to_json(&wanted)))
