@@ -1,5 +1,9 @@
 -- What delivery knows beside the notification itself: devices, preferences, suppressed addresses, the inbox, counts.
 
+-- Whole tables are moved: that takes its time, and no index helps.
+SET LOCAL statement_timeout = 0;
+SET LOCAL enable_seqscan = on;
+
 -- A notification is two rows under one number: its request, which is wide and does not change, and what becomes of it,
 -- which changes with every step. So a step writes little, and touches no index of the request.
 CREATE TABLE requests (
@@ -101,9 +105,11 @@ CREATE TABLE notifications (
 );
 
 INSERT INTO notifications (seq, channel, recipient, state, lane, round, attempts, unknowns, next_attempt_at, lease_owner,
-    lease_until, interrupted, first_failure_at, receipt, reason, settled_at)
+    lease_until, interrupted, first_failure_at, receipt, reason, settled_at, awaiting_since)
 SELECT seq, channel, recipient, state, lane, round, attempts, unknowns, next_attempt_at, lease_owner, lease_until,
-    interrupted, first_failure_at, receipt, reason, settled_at
+    interrupted, first_failure_at, receipt, reason, settled_at,
+    -- From now on: those that have waited for long do not end all at once.
+    CASE WHEN state = 'awaiting_contact' THEN (extract(epoch FROM now()) * 1000)::bigint END
 FROM progress;
 
 DROP TABLE progress;

@@ -97,9 +97,11 @@ CREATE TABLE notifications (
 );
 
 INSERT INTO notifications (seq, channel, recipient, state, lane, round, attempts, unknowns, next_attempt_at, lease_owner,
-    lease_until, interrupted, first_failure_at, receipt, reason, settled_at)
+    lease_until, interrupted, first_failure_at, receipt, reason, settled_at, awaiting_since)
 SELECT seq, channel, recipient, state, lane, round, attempts, unknowns, next_attempt_at, lease_owner, lease_until,
-    interrupted, first_failure_at, receipt, reason, settled_at
+    interrupted, first_failure_at, receipt, reason, settled_at,
+    -- From now on: those that have waited for long do not end all at once.
+    CASE WHEN state = 'awaiting_contact' THEN CAST(unixepoch('subsec') * 1000 AS INTEGER) END
 FROM progress;
 
 DROP TABLE progress;

@@ -18,6 +18,9 @@ use crate::resilience::breaker_cell::Permit;
 /// However soon something is due, the ledger is not asked more often than this.
 const MIN_NAP: Duration = Duration::from_millis(5);
 
+/// What has begun does not wait longer for what can be missed.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// What was taken. It counts whatever went wrong after it.
 #[derive(Default)]
 pub struct Taken {
@@ -58,7 +61,8 @@ impl Claiming {
         }
         let result = self.claim(limit, &mut taken).await;
         // What is not sent after all costs the provider nothing.
-        self.pacing.give_back(limit.saturating_sub(taken.begun.len())).await;
+        let unused = limit.saturating_sub(taken.begun.len());
+        drop(tokio::time::timeout(PATIENCE, self.pacing.give_back(unused)).await);
         (taken, result)
     }
 
@@ -127,11 +131,12 @@ impl Claiming {
         begun.map(drop)
     }
 
-    /// Those that the provider's breaker lets pass; the others go back.
+    /// Those that the provider's breaker lets pass, unless it asked for a pause meanwhile; the others go back.
     fn permitted(&self, ready: Vec<Ready>, now: Timestamp, taken: &mut Taken) -> Vec<(Ready, Permit)> {
         let mut permitted = Vec::with_capacity(ready.len());
+        let paused = !self.pacing.pause_left().is_zero();
         for ready in ready {
-            match self.settings.breaker.acquire() {
+            match self.settings.breaker.acquire().filter(|_| !paused) {
                 Some(permit) => permitted.push((ready, permit)),
                 None => {
                     taken.decided.push(put_back(&ready.claimed, &self.owner, now));
@@ -154,7 +159,8 @@ impl Claiming {
     }
 
     async fn nap(&self) -> Duration {
-        let due = self.context.ledger.next_due(self.settings.channel, self.settings.index).await.ok().flatten();
+        let asked = self.context.ledger.next_due(self.settings.channel, self.settings.index);
+        let due = tokio::time::timeout(PATIENCE, asked).await.ok().and_then(Result::ok).flatten();
         let until_due = due.map_or(self.context.poll_interval, |due| {
             Duration::try_from(due.duration_since(self.context.clock.now())).unwrap_or(Duration::ZERO)
         });

@@ -21,6 +21,7 @@ use super::held::Held;
 use super::pacing::{Pacing, Together};
 use super::sending::{Answer, send};
 use super::under_way::UnderWay;
+use crate::domain::channel::Channel;
 use crate::ports::ledger::{LedgerError, Settlement};
 use crate::ports::provider::SendError;
 use crate::resilience::breaker::Position;
@@ -38,6 +39,9 @@ struct Settled {
     /// For the directory, once the settlements are durable.
     lessons: Vec<Lesson>,
 }
+
+/// Written down together at most.
+const MOST_SETTLED: usize = 1000;
 
 /// Batches that are taken at once while there are more than one holds: one is prepared while the database works on the
 /// other.
@@ -70,17 +74,39 @@ pub struct Lane {
     is_behind: bool,
     is_settling: bool,
     settled: Settled,
+    /// Settlements that are being written down.
+    writing: usize,
     /// An answer waits for company until then.
     gather_until: Instant,
     /// Nothing is due before then, as far as is known.
     nap_until: Instant,
     /// Something new may be due all the same.
     is_woken: bool,
-    /// The ledger is left alone until then.
-    trouble_until: Instant,
-    trouble: Waits,
-    /// The provider wants no more before this time of the clock.
-    paused_until: Duration,
+    claim_trouble: Trouble,
+    settle_trouble: Trouble,
+}
+
+/// The ledger is left alone for a while after it failed.
+struct Trouble {
+    until: Instant,
+    waits: Waits,
+}
+
+impl Trouble {
+    fn new() -> Self {
+        let waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
+        Self { until: Instant::now(), waits }
+    }
+
+    fn heed(&mut self, channel: Channel, result: Result<(), LedgerError>) {
+        match result {
+            Ok(()) => self.waits.reset(),
+            Err(error) => {
+                tracing::warn!(%channel, %error, "the lane waits for the ledger");
+                self.until = Instant::now() + self.waits.next_wait();
+            }
+        }
+    }
 }
 
 impl Lane {
@@ -106,12 +132,12 @@ impl Lane {
             is_behind: false,
             is_settling: false,
             settled: Settled::default(),
+            writing: 0,
             gather_until: now,
             nap_until: now,
             is_woken: false,
-            trouble_until: now,
-            trouble: Waits::new(Duration::from_millis(100), Duration::from_secs(5)),
-            paused_until: Duration::ZERO,
+            claim_trouble: Trouble::new(),
+            settle_trouble: Trouble::new(),
         }
     }
 
@@ -165,7 +191,7 @@ impl Lane {
     fn settle_if_due(&mut self) {
         let now = Instant::now();
         let nothing = self.settled.settlements.is_empty() || self.is_gathering(now);
-        if self.is_settling || nothing || now < self.trouble_until {
+        if self.is_settling || nothing || now < self.settle_trouble.until {
             return;
         }
         // What a recipient got lately is counted in the ledger or among what is under way, never in both.
@@ -173,15 +199,21 @@ impl Lane {
             return;
         }
         self.is_settling = true;
-        let settled = std::mem::take(&mut self.settled);
+        let mut settled = std::mem::take(&mut self.settled);
+        if settled.settlements.len() > MOST_SETTLED {
+            self.settled.settlements = settled.settlements.split_off(MOST_SETTLED);
+            // They come after their settlements, the last of which may be among the rest.
+            self.settled.lessons = std::mem::take(&mut settled.lessons);
+        }
+        self.writing = settled.settlements.len();
         self.tasks.spawn(write_down(Arc::clone(&self.claiming), settled));
     }
 
     fn claim_if_due(&mut self, work: &mut watch::Receiver<u64>) {
         let now = Instant::now();
         let resting = (now < self.nap_until && !self.is_woken) || self.is_gathering(now);
-        let paused = self.context().clock.monotonic() < self.paused_until;
-        if resting || paused || now < self.trouble_until || !self.may_take() {
+        let paused = !self.claiming.pacing.pause_left().is_zero();
+        if resting || paused || now < self.claim_trouble.until || !self.may_take() {
             return;
         }
         let room = self.room();
@@ -202,6 +234,10 @@ impl Lane {
 
     /// One batch is taken at a time, unless there is more than that.
     fn may_take(&self) -> bool {
+        // What cannot be written down must not pile up.
+        if self.writing + self.settled.settlements.len() > 2 * self.context().max_in_flight {
+            return false;
+        }
         if self.context().throttle.is_some() {
             return self.taking == 0 && !self.is_settling;
         }
@@ -228,15 +264,16 @@ impl Lane {
     /// When to look again if nothing happens.
     fn wake(&self) -> Instant {
         let now = Instant::now();
-        let pause = self.paused_until.saturating_sub(self.context().clock.monotonic());
-        [self.gather_until, self.nap_until, self.trouble_until, now + pause]
+        let pause = now + self.claiming.pacing.pause_left();
+        [self.gather_until, self.nap_until, self.claim_trouble.until, self.settle_trouble.until, pause]
             .into_iter()
             .filter(|at| *at > now)
             .fold(now + self.context().poll_interval, Instant::min)
     }
 
     fn take_done(&mut self, done: Done) {
-        let result = match done {
+        let channel = self.claiming.settings.channel;
+        match done {
             Done::Taken { room, taken: Taken { begun, mut decided, claimed, nap }, result } => {
                 self.taking -= 1;
                 self.reserved -= room;
@@ -247,34 +284,27 @@ impl Lane {
                     self.sends.spawn(send(Arc::clone(settings), Arc::clone(context), ready, permit));
                 }
                 self.settled.settlements.append(&mut decided);
-                result
+                self.claim_trouble.heed(channel, result);
             }
             Done::Settled(mut left, result) => {
                 self.is_settling = false;
                 left.settlements.append(&mut self.settled.settlements);
                 left.lessons.append(&mut self.settled.lessons);
                 self.settled = left;
-                result
-            }
-        };
-        match result {
-            Ok(()) => self.trouble.reset(),
-            Err(error) => {
-                tracing::warn!(channel = %self.claiming.settings.channel, %error, "the lane waits for the ledger");
-                self.trouble_until = Instant::now() + self.trouble.next_wait();
+                self.writing = 0;
+                self.settle_trouble.heed(channel, result);
             }
         }
     }
 
     fn take_answer(&mut self, answer: Answer) {
         let Claiming { context, settings, owner, pacing, .. } = &*self.claiming;
-        let at = Instant::now();
-        if at >= self.gather_until {
-            self.gather_until = at + GATHER;
+        if self.settled.settlements.is_empty() {
+            self.gather_until = Instant::now() + GATHER;
         }
         let now = context.clock.now();
         if let Err(SendError::RateLimited { retry_after, .. }) = &answer.result {
-            self.paused_until = self.paused_until.max(context.clock.monotonic() + *retry_after);
+            pacing.pause(*retry_after);
         }
         if answer.result.is_ok() {
             let seconds = now.duration_since(answer.claimed.caused_at).as_secs_f64().max(0.0);

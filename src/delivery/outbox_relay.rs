@@ -91,18 +91,18 @@ impl OutboxRelay {
         if self.publisher.breaker().position() != Position::Closed {
             return Err("the breaker of Kafka is open".to_owned());
         }
-        if self.relay_fresh().await? {
-            return Ok(true);
-        }
+        let fresh = self.relay_fresh().await?;
+        // However much this process has to tell, what others left has its turn too.
         let now = self.clock.monotonic();
-        if now < looked.next && known.unreserved == looked.unreserved && !stopping {
-            return Ok(false);
+        let due = now >= looked.next || known.unreserved != looked.unreserved || (stopping && !fresh);
+        if !due {
+            return Ok(fresh);
         }
         let more = self.relay_reserved().await? == BATCH;
         if !more {
             *looked = Looked { next: now + LOOK, unreserved: known.unreserved };
         }
-        Ok(more)
+        Ok(fresh || more)
     }
 
     /// Publishes what this process settled a moment ago. False when there was nothing.

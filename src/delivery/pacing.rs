@@ -26,6 +26,8 @@ pub struct Pacing {
     alone: Option<Mutex<TokenBucket>>,
     together: Option<Together>,
     limit: Mutex<AdaptiveLimit>,
+    /// The provider wants no more before this time of the clock.
+    paused_until: Mutex<Duration>,
     /// When the shared rate has a token again; `None` while this instance keeps the rate on its own.
     token_at: Mutex<Option<Duration>>,
 }
@@ -39,6 +41,7 @@ impl Pacing {
             alone: per_second.map(|rate| Mutex::new(TokenBucket::pacing(rate, now))),
             together: together.filter(|_| per_second.is_some()),
             limit: Mutex::new(AdaptiveLimit::new(most)),
+            paused_until: Mutex::new(Duration::ZERO),
             token_at: Mutex::new(None),
         }
     }
@@ -51,6 +54,17 @@ impl Pacing {
     /// A send came to its end.
     pub fn answered(&self, took: Duration, under_way: usize, failed: bool) {
         lock(&self.limit).answered(took, under_way, failed);
+    }
+
+    /// The provider wants no more for this time.
+    pub fn pause(&self, time: Duration) {
+        let mut until = lock(&self.paused_until);
+        *until = (*until).max(self.clock.monotonic() + time);
+    }
+
+    /// For how long the provider wants no more.
+    pub fn pause_left(&self) -> Duration {
+        lock(&self.paused_until).saturating_sub(self.clock.monotonic())
     }
 
     /// Takes up to `wanted` tokens.

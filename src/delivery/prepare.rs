@@ -178,8 +178,10 @@ impl Preparation<'_> {
         recipients.dedup();
         let window = throttle.window;
         let since = self.now - window;
+        // In this order: what another lane settles meanwhile is counted twice rather than never.
+        let under_way = self.under_way.counts();
         let mut sent = self.context.ledger.sent_since(self.channel, &recipients, since).await?;
-        for (recipient, count) in self.under_way.counts() {
+        for (recipient, count) in under_way {
             sent.entry(recipient).or_insert((0, self.now)).0 += count;
         }
         let mut rest = Vec::with_capacity(addressed.len());

@@ -150,7 +150,15 @@ pub(super) async fn take_over(
              SELECT seq AS expired_seq FROM notifications
              WHERE state = 'sending' AND lease_until < $3 AND channel = $5
              ORDER BY lease_until LIMIT $4 {})
-         UPDATE notifications SET lease_owner = $1, lease_until = $2,
+         UPDATE notifications SET lease_owner = $1, lease_until = $2
+         WHERE seq {}
+         RETURNING seq",
+        database.dialect.skip_locked(),
+        database.dialect.among("SELECT expired_seq FROM expired")
+    );
+    // In a statement of its own: it sees attempts that began until the rows were locked.
+    let look = format!(
+        "UPDATE notifications SET
              interrupted = COALESCE((SELECT MAX(provider) FROM attempts a
                                      WHERE a.seq = notifications.seq AND a.outcome IS NULL),
                                     interrupted),
@@ -159,8 +167,7 @@ pub(super) async fn take_over(
              attempts = COALESCE((SELECT MAX(number) FROM attempts a WHERE a.seq = notifications.seq), attempts)
          WHERE seq {}
          RETURNING seq, interrupted",
-        database.dialect.skip_locked(),
-        database.dialect.among("SELECT expired_seq FROM expired")
+        database.dialect.among_seqs()
     );
     let interrupt = format!(
         "UPDATE attempts SET outcome = 'unknown', error = 'the process ended before the answer'
@@ -178,15 +185,17 @@ pub(super) async fn take_over(
             .fetch_all(&mut *tx)
             .await?;
         let seqs = seqs_of(&rows)?;
+        if seqs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = query(sql(look)).bind(list(&seqs)).fetch_all(&mut *tx).await?;
         let mut interrupted: HashMap<i64, String> = HashMap::new();
         for row in &rows {
             if let Some(provider) = row.try_get::<Option<String>, _>("interrupted")? {
                 interrupted.insert(row.try_get("seq")?, provider);
             }
         }
-        if !seqs.is_empty() {
-            query(sql(interrupt)).bind(list(&seqs)).execute(&mut *tx).await?;
-        }
+        query(sql(interrupt)).bind(list(&seqs)).execute(&mut *tx).await?;
         let taken = contents(&mut *tx, database.dialect, &seqs).await?;
         tx.commit().await?;
         Ok(taken

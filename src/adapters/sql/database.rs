@@ -20,6 +20,8 @@ use crate::ports::probe::Probe;
 
 /// No operation takes longer; the connection of one that does is given up.
 const OPERATION_DEADLINE: Duration = Duration::from_secs(20);
+/// A migration may move all that there is.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(3600);
 /// A connection that is given back must answer within this time.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
 /// A connection must be had within this time.
@@ -113,7 +115,7 @@ impl Database {
             Dialect::Postgres => sqlx::migrate!("migrations/postgres"),
             Dialect::Sqlite => sqlx::migrate!("migrations/sqlite"),
         };
-        match tokio::time::timeout(OPERATION_DEADLINE * 3, migrator.run(&self.write)).await {
+        match tokio::time::timeout(MIGRATION_DEADLINE, migrator.run(&self.write)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) => {
                 Err(self.cannot_open(&error))

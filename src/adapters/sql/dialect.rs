@@ -94,6 +94,14 @@ impl Dialect {
         }
     }
 
+    /// Keeps rows of one table of a join from being removed until the transaction ends.
+    pub fn for_key_share_of(self, table: &str) -> String {
+        match self {
+            Self::Postgres => format!("FOR KEY SHARE OF {table}"),
+            Self::Sqlite => String::new(),
+        }
+    }
+
     /// A statement that makes transactions over contacts run one after the other, so that a contact cannot arrive
     /// unseen between the look into the directory and the decision to wait. SQLite's writers do so anyway.
     pub fn contacts_lock(self) -> &'static str {

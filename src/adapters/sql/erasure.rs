@@ -28,6 +28,8 @@ const REQUESTS: &str = "UPDATE requests
 pub(super) async fn erase(database: &Database, id: &str) -> Result<Erased, LedgerError> {
     let mut erased = bounded(async {
         let mut tx = database.begin().await?;
+        // A contact that arrives at the same time locks the same rows in another order.
+        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
         // The rows before their attempts, as everybody locks them.
         let lock = format!(
             "SELECT seq FROM notifications WHERE seq IN (SELECT seq FROM requests WHERE recipient = $1) ORDER BY seq {}",

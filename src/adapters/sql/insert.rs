@@ -1,6 +1,7 @@
 //! New notifications into the ledger.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -171,14 +172,18 @@ async fn write(
     let notifications = format!(
         "INSERT INTO notifications (seq, channel, recipient, state, next_attempt_at, about, expires_at)
          SELECT q.seq, r.channel, r.recipient, 'pending', r.next_attempt_at, r.about, r.expires_at
-         FROM {} JOIN requests q ON q.id = r.id WHERE true ORDER BY q.seq
+         FROM {} JOIN requests q ON q.id = r.id WHERE true ORDER BY q.seq {}
          ON CONFLICT (seq) DO NOTHING",
         dialect.rows(&NOTIFICATION),
+        dialect.for_key_share_of("q"),
     );
     let rows: Vec<RequestRow<'_>> = batch.iter().map(request_row).collect();
     let new = query(sql(requests)).bind(text(to_json(&rows))).execute(&mut **tx).await?.rows_affected();
     if new > 0 {
-        let rows: Vec<NotificationRow<'_>> = batch.iter().map(notification_row).collect();
+        // Of copies within the batch the first one counts, as it does for the requests.
+        let mut seen = HashSet::new();
+        let first = batch.iter().filter(|new| seen.insert(new.request.id.as_str()));
+        let rows: Vec<NotificationRow<'_>> = first.map(notification_row).collect();
         query(sql(notifications)).bind(text(to_json(&rows))).execute(&mut **tx).await?;
     }
     Ok(new)

@@ -34,7 +34,8 @@ pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize)
         }
         let seqs = list(&seqs_of(&found)?);
         query(sql(count)).bind(seqs.clone()).execute(&mut *tx).await?;
-        for table in ["attempts", "notifications", "requests"] {
+        // The requests first: whoever inserts a copy of one locks it before it looks for its notification.
+        for table in ["requests", "attempts", "notifications"] {
             query(sql(delete(table))).bind(seqs.clone()).execute(&mut *tx).await?;
         }
         tx.commit().await?;
