@@ -64,12 +64,8 @@ FROM notification_attempts a JOIN requests r ON r.id = a.notification_id;
 
 DROP TABLE notification_attempts;
 
-CREATE TABLE progress AS
-SELECT seq, channel, recipient, state, lane, round, attempts, unknowns, next_attempt_at, lease_owner, lease_until,
-    interrupted, first_failure_at, receipt, reason, settled_at
-FROM notifications;
-
-DROP TABLE notifications;
+ALTER TABLE notifications RENAME TO old_notifications;
+ALTER INDEX notifications_pkey RENAME TO old_notifications_pkey;
 
 CREATE TABLE notifications (
     -- The request's.
@@ -110,9 +106,9 @@ SELECT seq, channel, recipient, state, lane, round, attempts, unknowns, next_att
     interrupted, first_failure_at, receipt, reason, settled_at,
     -- From now on: those that have waited for long do not end all at once.
     CASE WHEN state = 'awaiting_contact' THEN (extract(epoch FROM now()) * 1000)::bigint END
-FROM progress;
+FROM old_notifications;
 
-DROP TABLE progress;
+DROP TABLE old_notifications;
 
 -- Each index holds only the rows that are still on their way, so it stays small beside millions of settled ones; and a
 -- notification that is claimed and sent enters no more of them than it must.

@@ -32,6 +32,13 @@ use crate::telemetry::metric_definitions::DELIVERY_SECONDS;
 /// After the first answer, others are waited for this long: large batches are what makes settling and claiming fast.
 const GATHER: Duration = Duration::from_millis(3);
 
+/// Written down together at most.
+const MOST_SETTLED: usize = 1000;
+
+/// Batches that are taken at once while there are more than one holds: one is prepared while the database works on the
+/// other.
+const TAKING: usize = 2;
+
 /// What is to be written down.
 #[derive(Default)]
 struct Settled {
@@ -39,13 +46,6 @@ struct Settled {
     /// For the directory, once the settlements are durable.
     lessons: Vec<Lesson>,
 }
-
-/// Written down together at most.
-const MOST_SETTLED: usize = 1000;
-
-/// Batches that are taken at once while there are more than one holds: one is prepared while the database works on the
-/// other.
-const TAKING: usize = 2;
 
 /// What was done with the ledger.
 enum Done {
@@ -72,9 +72,8 @@ pub struct Lane {
     reserved: usize,
     /// The last batch was full, so there are more.
     is_behind: bool,
-    is_settling: bool,
     settled: Settled,
-    /// Settlements that are being written down.
+    /// Settlements that one of the tasks writes down.
     writing: usize,
     /// An answer waits for company until then.
     gather_until: Instant,
@@ -130,7 +129,6 @@ impl Lane {
             taking: 0,
             reserved: 0,
             is_behind: false,
-            is_settling: false,
             settled: Settled::default(),
             writing: 0,
             gather_until: now,
@@ -191,14 +189,13 @@ impl Lane {
     fn settle_if_due(&mut self) {
         let now = Instant::now();
         let nothing = self.settled.settlements.is_empty() || self.is_gathering(now);
-        if self.is_settling || nothing || now < self.settle_trouble.until {
+        if self.writing > 0 || nothing || now < self.settle_trouble.until {
             return;
         }
         // What a recipient got lately is counted in the ledger or among what is under way, never in both.
         if self.taking > 0 && self.context().throttle.is_some() {
             return;
         }
-        self.is_settling = true;
         let mut settled = std::mem::take(&mut self.settled);
         if settled.settlements.len() > MOST_SETTLED {
             self.settled.settlements = settled.settlements.split_off(MOST_SETTLED);
@@ -239,7 +236,7 @@ impl Lane {
             return false;
         }
         if self.context().throttle.is_some() {
-            return self.taking == 0 && !self.is_settling;
+            return self.taking == 0 && self.writing == 0;
         }
         self.taking == 0 || (self.taking < TAKING && (self.is_behind || self.is_woken))
     }
@@ -287,7 +284,6 @@ impl Lane {
                 self.claim_trouble.heed(channel, result);
             }
             Done::Settled(mut left, result) => {
-                self.is_settling = false;
                 left.settlements.append(&mut self.settled.settlements);
                 left.lessons.append(&mut self.settled.lessons);
                 self.settled = left;

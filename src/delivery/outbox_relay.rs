@@ -120,8 +120,7 @@ impl OutboxRelay {
         if ids.is_empty() {
             return Ok(false);
         }
-        self.publish(records).await;
-        self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
+        self.publish(&ids, records).await?;
         Ok(true)
     }
 
@@ -135,8 +134,8 @@ impl OutboxRelay {
             waiting.into_iter().partition(|w| w.kind == OutboxKind::Lifecycle);
         if !events.is_empty() {
             let ids: Vec<i64> = events.iter().map(|w| w.id).collect();
-            self.publish(events.into_iter().map(|w| self.record(w.key, w.body, &w.headers_json)).collect()).await;
-            self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
+            let records = events.into_iter().map(|w| self.record(w.key, w.body, &w.headers_json)).collect();
+            self.publish(&ids, records).await?;
         }
         if !letters.is_empty() {
             let ids: Vec<i64> = letters.iter().map(|w| w.id).collect();
@@ -147,10 +146,12 @@ impl OutboxRelay {
         Ok(count)
     }
 
-    async fn publish(&self, records: Vec<OutboundRecord>) {
+    /// Publishes lifecycle events, and removes them from the outbox.
+    async fn publish(&self, ids: &[i64], records: Vec<OutboundRecord>) -> Result<(), String> {
         for (_, error) in self.publisher.publish(records).await {
             tracing::error!(%error, "Kafka refuses a lifecycle event for good; it is dropped");
         }
+        self.outbox.remove(ids).await.map_err(|e| e.to_string())
     }
 
     fn record(&self, key: Option<Vec<u8>>, body: String, headers_json: &str) -> OutboundRecord {

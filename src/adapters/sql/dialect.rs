@@ -39,6 +39,18 @@ impl Dialect {
         }
     }
 
+    /// Inserts the rows of [`Self::rows`] whose `id` the table does not have.
+    pub fn insert_new(self, table: &str, columns: &[(&str, &str)]) -> String {
+        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        let picked: Vec<String> = names.iter().map(|name| format!("r.{name}")).collect();
+        format!(
+            "INSERT INTO {table} ({}) SELECT {} FROM {} WHERE true ON CONFLICT (id) DO NOTHING",
+            names.join(", "),
+            picked.join(", "),
+            self.rows(columns),
+        )
+    }
+
     /// A FROM item named `r` that turns the numbers bound as `$1`, with commas between them, into rows of one column,
     /// `seq`.
     pub fn seqs(self) -> &'static str {

@@ -134,12 +134,9 @@ pub(super) async fn insert(
     let plain = |new: &NewNotification| new.handling.digest_window.is_none() && new.handling.supersedes.is_empty();
     let (new, settled, fresh) = bounded(async {
         let mut tx = database.begin().await?;
-        if batch.iter().all(plain) {
-            let new = write(database.dialect, &mut tx, batch).await?;
-            tx.commit().await?;
-            return Ok((new, Vec::new(), Vec::new()));
+        if !batch.iter().all(plain) {
+            query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
         }
-        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
         let new = write(database.dialect, &mut tx, batch).await?;
         digests::join(database, &mut tx, batch).await?;
         let (settled, fresh) = supersede(database, &mut tx, batch, replaced).await?;
@@ -160,14 +157,6 @@ async fn write(
     tx: &mut Transaction<'static, Any>,
     batch: &[NewNotification],
 ) -> Result<u64, sqlx::Error> {
-    let names: Vec<&str> = REQUEST.iter().map(|(name, _)| *name).collect();
-    let picked: Vec<String> = names.iter().map(|name| format!("r.{name}")).collect();
-    let requests = format!(
-        "INSERT INTO requests ({}) SELECT {} FROM {} WHERE true ON CONFLICT (id) DO NOTHING",
-        names.join(", "),
-        picked.join(", "),
-        dialect.rows(&REQUEST),
-    );
     // One that was there before has its notification already.
     let notifications = format!(
         "INSERT INTO notifications (seq, channel, recipient, state, next_attempt_at, about, expires_at)
@@ -178,7 +167,11 @@ async fn write(
         dialect.for_key_share_of("q"),
     );
     let rows: Vec<RequestRow<'_>> = batch.iter().map(request_row).collect();
-    let new = query(sql(requests)).bind(text(to_json(&rows))).execute(&mut **tx).await?.rows_affected();
+    let new = query(sql(dialect.insert_new("requests", &REQUEST)))
+        .bind(text(to_json(&rows)))
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
     if new > 0 {
         // Of copies within the batch the first one counts, as it does for the requests.
         let mut seen = HashSet::new();

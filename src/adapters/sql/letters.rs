@@ -77,14 +77,7 @@ async fn insert<'c>(
     letters: &[StoredLetter],
 ) -> Result<u64, sqlx::Error> {
     let rows: Vec<Row<'_>> = letters.iter().map(row).collect();
-    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    let picked: Vec<String> = names.iter().map(|name| format!("r.{name}")).collect();
-    let statement = format!(
-        "INSERT INTO dead_letters ({}) SELECT {} FROM {} WHERE true ON CONFLICT (id) DO NOTHING",
-        names.join(", "),
-        picked.join(", "),
-        dialect.rows(&COLUMNS),
-    );
+    let statement = dialect.insert_new("dead_letters", &COLUMNS);
     Ok(query(sql(statement)).bind(text(to_json(&rows))).execute(on).await?.rows_affected())
 }
 

@@ -203,48 +203,44 @@ pub(super) async fn write(
     settlements: &[Settlement],
 ) -> Result<Written, sqlx::Error> {
     let sqls = Statements::new(database);
-    let awaiting: Vec<AwaitingRow> = settlements
-        .iter()
-        .filter(|s| s.state == State::AwaitingContact)
-        .map(|s| AwaitingRow { seq: s.seq, contact_version: s.contact_version })
-        .collect();
-    if !awaiting.is_empty() {
+    if settlements.iter().any(|s| s.state == State::AwaitingContact) {
         query(database.dialect.contacts_lock()).fetch_all(&mut **tx).await?;
     }
     let mut rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
     // Everybody locks them in this order.
     rows.sort_unstable_by_key(|row| row.seq);
-    let settled = query(sql(sqls.notifications)).bind(text(to_json(&rows))).fetch_all(&mut **tx).await?;
-    let settled: HashSet<i64> = seqs_of(&settled)?.into_iter().collect();
-    let attempts: Vec<AttemptRow<'_>> = settlements
-        .iter()
-        .filter(|s| settled.contains(&s.seq))
-        .filter_map(|s| {
-            let a = s.attempt.as_ref()?;
-            Some(AttemptRow {
-                seq: s.seq,
-                number: a.number,
-                outcome: a.outcome.as_str(),
-                duration_ms: a.duration_ms,
-                receipt: a.receipt.as_deref(),
-                error: a.error.as_deref(),
-            })
-        })
-        .collect();
+    let changed = query(sql(sqls.notifications)).bind(text(to_json(&rows))).fetch_all(&mut **tx).await?;
+    let changed: HashSet<i64> = seqs_of(&changed)?.into_iter().collect();
+    // Only the owner settles and publishes: a notification that was taken over belongs to somebody else's story now.
+    let settled: Vec<&Settlement> = settlements.iter().filter(|s| changed.contains(&s.seq)).collect();
+    let attempts: Vec<AttemptRow<'_>> = settled.iter().filter_map(|s| attempt_row(s)).collect();
     if !attempts.is_empty() {
         query(sql(sqls.attempts)).bind(text(to_json(&attempts))).execute(&mut **tx).await?;
     }
-    // Only the owner publishes: a notification that was taken over belongs to somebody else's story now.
-    let outbox: Vec<&OutboxMessage> =
-        settlements.iter().filter(|s| settled.contains(&s.seq)).flat_map(|s| &s.outbox).collect();
     let at = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
-    let fresh = add_messages(tx, sqls.outbox, &outbox, at + RESERVED_MS).await?;
+    let messages: Vec<&OutboxMessage> = settled.iter().flat_map(|s| &s.outbox).collect();
+    let fresh = add_messages(tx, sqls.outbox, &messages, at + RESERVED_MS).await?;
+    let awaiting: Vec<AwaitingRow> = settled
+        .iter()
+        .filter(|s| s.state == State::AwaitingContact)
+        .map(|s| AwaitingRow { seq: s.seq, contact_version: s.contact_version })
+        .collect();
     if !awaiting.is_empty() {
-        let awaiting: Vec<&AwaitingRow> = awaiting.iter().filter(|a| settled.contains(&a.seq)).collect();
         query(sql(sqls.recheck)).bind(text(to_json(&awaiting))).bind(at).execute(&mut **tx).await?;
     }
-    let settled = settlements.iter().filter(|s| settled.contains(&s.seq)).map(|s| s.id.clone()).collect();
-    Ok(Written { settled, fresh })
+    Ok(Written { settled: settled.iter().map(|s| s.id.clone()).collect(), fresh })
+}
+
+fn attempt_row(settlement: &Settlement) -> Option<AttemptRow<'_>> {
+    let attempt = settlement.attempt.as_ref()?;
+    Some(AttemptRow {
+        seq: settlement.seq,
+        number: attempt.number,
+        outcome: attempt.outcome.as_str(),
+        duration_ms: attempt.duration_ms,
+        receipt: attempt.receipt.as_deref(),
+        error: attempt.error.as_deref(),
+    })
 }
 
 fn outbox_row(message: &OutboxMessage) -> OutboxRow<'_> {
@@ -268,10 +264,9 @@ async fn add_messages(
     }
     let rows: Vec<OutboxRow<'_>> = messages.iter().copied().map(outbox_row).collect();
     let added = query(sql(statement)).bind(text(to_json(&rows))).bind(reserved_until_ms).fetch_all(&mut **tx).await?;
-    let is_event = |kind: &str| kind == kind_name(OutboxKind::Lifecycle);
     let mut ids = Vec::with_capacity(added.len());
     for row in &added {
-        if is_event(row.try_get("kind")?) {
+        if row.try_get::<&str, _>("kind")? == kind_name(OutboxKind::Lifecycle) {
             ids.push(row.try_get("id")?);
         }
     }
