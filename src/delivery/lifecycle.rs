@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::domain::catalog::{NOTIFICATION_FAILED, NOTIFICATION_SENT, NOTIFICATION_SUPPRESSED};
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::{DeadLetter, Failure, Origin, Stage};
-use crate::domain::envelope::{EnvelopeOut, MetadataOut, to_json};
+use crate::domain::envelope::{EnvelopeOut, MetadataOut, raw_json};
 use crate::domain::events::VERSION;
 use crate::domain::ids::lifecycle_id;
 use crate::domain::notification::SOURCE;
@@ -65,13 +65,8 @@ pub fn failed(claimed: &Claimed, attempts: u32, failure: Failure, now: Timestamp
         failure,
         event_type: Some(crate::domain::catalog::NOTIFICATION_REQUESTED.to_owned()),
     };
-    let letter = OutboxMessage {
-        kind: OutboxKind::DeadLetter,
-        key: None,
-        body: text(to_json(&letter)),
-        headers_json: "[]".to_owned(),
-    };
-    vec![event, letter]
+    let body = raw_json(&letter);
+    vec![event, OutboxMessage { kind: OutboxKind::DeadLetter, key: None, headers: Headers::default(), body }]
 }
 
 fn data(claimed: &Claimed, attempts: u32) -> LifecycleData<'_> {
@@ -91,7 +86,7 @@ fn data(claimed: &Claimed, attempts: u32) -> LifecycleData<'_> {
 fn lifecycle(event_type: &str, claimed: &Claimed, data: &LifecycleData<'_>, now: Timestamp) -> OutboxMessage {
     let id = lifecycle_id(&claimed.id, event_type, claimed.reopened);
     let timestamp = format_utc(now);
-    let body = to_json(&EnvelopeOut {
+    let body = raw_json(&EnvelopeOut {
         event_id: &id.to_string(),
         event_type,
         aggregate_id: &claimed.aggregate_id,
@@ -108,8 +103,8 @@ fn lifecycle(event_type: &str, claimed: &Claimed, data: &LifecycleData<'_>, now:
     OutboxMessage {
         kind: OutboxKind::Lifecycle,
         key: Some(claimed.aggregate_id.clone().into_bytes()),
-        body: text(body),
-        headers_json: text(to_json(&headers(event_type, claimed, &timestamp, id))),
+        headers: headers(event_type, claimed, &timestamp, id),
+        body,
     }
 }
 
@@ -127,9 +122,4 @@ fn headers(event_type: &str, claimed: &Claimed, timestamp: &str, id: Uuid) -> He
 /// The ledger wrote them, so they read back; a stranger's edit costs the headers, not the notification.
 fn headers_of(claimed: &Claimed) -> Headers {
     serde_json::from_str(&claimed.origin.headers_json).unwrap_or_default()
-}
-
-/// JSON is UTF-8.
-fn text(json: Vec<u8>) -> String {
-    String::from_utf8(json).unwrap_or_default()
 }

@@ -6,16 +6,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::durable_publish::DurablePublisher;
+use crate::domain::dead_letter::DeadLetter;
 use crate::domain::record::OutboundRecord;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
-use crate::ports::ledger::OutboxKind;
+use crate::ports::ledger::{OutboxKind, OutboxMessage};
 use crate::ports::outbox::{Added, Outbox, Waiting};
 use crate::resilience::breaker::Position;
 use crate::resilience::retry::Waits;
 
-/// Published together at most.
+/// Fresh messages are published together until they are so many.
 const BATCH: usize = 500;
+/// Reserved together at most, each of which is one message or several.
+const BATCHES: usize = 100;
 /// A reservation that is not fulfilled by then is free for another instance.
 const RESERVATION: Duration = Duration::from_secs(30);
 /// Fresh messages are published only while their reservation lasts at least so much longer.
@@ -98,7 +101,7 @@ impl OutboxRelay {
         if !due {
             return Ok(fresh);
         }
-        let more = self.relay_reserved().await? == BATCH;
+        let more = self.relay_reserved().await? == BATCHES;
         if !more {
             *looked = Looked { next: now + LOOK, unreserved: known.unreserved };
         }
@@ -109,12 +112,12 @@ impl OutboxRelay {
     async fn relay_fresh(&self) -> Result<bool, String> {
         let now = self.clock.now().as_millisecond();
         let (mut ids, mut records) = (Vec::new(), Vec::new());
-        while ids.len() < BATCH {
+        while records.len() < BATCH {
             let Some(fresh) = self.outbox.fresh() else { break };
             // One whose reservation is about to end is left to whoever reserves it next.
             if fresh.reserved_until_ms > now + TIME_LEFT.as_millis() as i64 {
                 ids.extend(fresh.ids);
-                records.extend(fresh.messages.into_iter().map(|m| self.record(m.key, m.body, &m.headers_json)));
+                records.extend(fresh.messages.into_iter().map(|message| self.record(message)));
             }
         }
         if ids.is_empty() {
@@ -124,22 +127,22 @@ impl OutboxRelay {
         Ok(true)
     }
 
-    /// Publishes what waits in the database. Says how much it was.
+    /// Publishes what waits in the database. Says how many batches it was.
     async fn relay_reserved(&self) -> Result<usize, String> {
         let now = self.clock.now().as_millisecond();
         let until = now + RESERVATION.as_millis() as i64;
-        let waiting = self.outbox.reserve(now, until, BATCH).await.map_err(|e| e.to_string())?;
+        let waiting = self.outbox.reserve(now, until, BATCHES).await.map_err(|e| e.to_string())?;
         let count = waiting.len();
         let (events, letters): (Vec<Waiting>, Vec<Waiting>) =
             waiting.into_iter().partition(|w| w.kind == OutboxKind::Lifecycle);
         if !events.is_empty() {
             let ids: Vec<i64> = events.iter().map(|w| w.id).collect();
-            let records = events.into_iter().map(|w| self.record(w.key, w.body, &w.headers_json)).collect();
+            let records = events.into_iter().flat_map(|w| w.messages).map(|message| self.record(message)).collect();
             self.publish(&ids, records).await?;
         }
         if !letters.is_empty() {
             let ids: Vec<i64> = letters.iter().map(|w| w.id).collect();
-            let letters = letters.iter().filter_map(read_letter).collect();
+            let letters = letters.iter().flat_map(|w| &w.messages).filter_map(read_letter).collect();
             self.dead_letters.park(letters).await.map_err(|e| e.to_string())?;
             self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
         }
@@ -154,18 +157,15 @@ impl OutboxRelay {
         self.outbox.remove(ids).await.map_err(|e| e.to_string())
     }
 
-    fn record(&self, key: Option<Vec<u8>>, body: String, headers_json: &str) -> OutboundRecord {
-        OutboundRecord {
-            topic: Arc::clone(&self.topic),
-            key: key.map(Vec::into_boxed_slice),
-            value: body.into_bytes(),
-            headers: serde_json::from_str(headers_json).unwrap_or_default(),
-        }
+    fn record(&self, message: OutboxMessage) -> OutboundRecord {
+        let OutboxMessage { key, headers, body, .. } = message;
+        let value = String::from(Box::<str>::from(body)).into_bytes();
+        OutboundRecord { topic: Arc::clone(&self.topic), key: key.map(Vec::into_boxed_slice), value, headers }
     }
 }
 
-fn read_letter(waiting: &Waiting) -> Option<crate::domain::dead_letter::DeadLetter> {
-    serde_json::from_str(&waiting.body)
-        .inspect_err(|error| tracing::error!(%error, id = waiting.id, "an outbox entry is no dead letter"))
+fn read_letter(message: &OutboxMessage) -> Option<DeadLetter> {
+    serde_json::from_str(message.body.get())
+        .inspect_err(|error| tracing::error!(%error, "a message of the outbox is no dead letter"))
         .ok()
 }

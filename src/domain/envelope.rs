@@ -5,7 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::error::DecodeError;
 use super::object::Object;
@@ -231,6 +231,11 @@ pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_writer(&mut json, value)
         .unwrap_or_else(|e| unreachable!("a struct with string keys serialises: {e}"));
     json
+}
+
+/// As [`to_json`], as a part of other JSON.
+pub fn raw_json<T: Serialize>(value: &T) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_else(|e| unreachable!("a struct with string keys serialises: {e}"))
 }
 
 impl fmt::Display for Envelope<'_> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::domain::channel::Channel;
@@ -12,6 +13,7 @@ use crate::domain::dead_letter::Origin;
 use crate::domain::notification::Request;
 use crate::domain::preferences::Preferences;
 use crate::domain::recipient::Recipient;
+use crate::domain::record::Headers;
 
 /// Why the ledger did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -325,9 +327,8 @@ pub struct Settlement {
 pub struct OutboxMessage {
     pub kind: OutboxKind,
     pub key: Option<Vec<u8>>,
-    pub body: String,
-    /// JSON of the headers, as [`OriginCoordinates::headers_json`].
-    pub headers_json: String,
+    pub headers: Headers,
+    pub body: Box<RawValue>,
 }
 
 /// Where an outbox message goes.

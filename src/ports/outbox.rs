@@ -5,15 +5,13 @@ use tokio::sync::watch;
 
 use super::ledger::{LedgerError, OutboxKind, OutboxMessage};
 
-/// A message that waits.
-#[derive(Debug, Clone)]
+/// Messages of one kind that wait together: they were settled at once, and are published and removed at once.
+#[derive(Debug)]
 #[allow(missing_docs)]
 pub struct Waiting {
     pub id: i64,
     pub kind: OutboxKind,
-    pub key: Option<Vec<u8>>,
-    pub body: String,
-    pub headers_json: String,
+    pub messages: Vec<OutboxMessage>,
 }
 
 /// Lifecycle events that this process settled a moment ago. The database has them too, reserved for this process until
@@ -21,12 +19,15 @@ pub struct Waiting {
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub struct FreshEvents {
-    /// Of the messages, in no particular order.
+    /// As in [`Waiting`], in no particular order.
     pub ids: Vec<i64>,
     pub messages: Vec<OutboxMessage>,
     /// Milliseconds since 1970.
     pub reserved_until_ms: i64,
 }
+
+/// Messages that wait together at most.
+pub const MOST_TOGETHER: usize = 50;
 
 /// What this process added so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,13 +45,14 @@ pub trait Outbox: Send + Sync {
     /// [`Self::reserve`] when its reservation ends.
     fn fresh(&self) -> Option<FreshEvents>;
 
-    /// The oldest messages that nobody has reserved, reserved until the time given (milliseconds since 1970).
+    /// The oldest messages that nobody has reserved, reserved until the time given (milliseconds since 1970): so many
+    /// batches of them at most, each of which has [`MOST_TOGETHER`] at most.
     ///
     /// # Errors
     /// When the outbox cannot be read.
     async fn reserve(&self, now_ms: i64, until_ms: i64, limit: usize) -> Result<Vec<Waiting>, LedgerError>;
 
-    /// Removes published messages.
+    /// Removes messages that were published.
     ///
     /// # Errors
     /// When they are still there; they will be published again under the same id.

@@ -17,33 +17,36 @@ use crate::domain::envelope::to_json;
 use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError};
 
 pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
-    let statement = format!(
-        "WITH due AS MATERIALIZED (
-             SELECT seq AS due_seq FROM notifications
-             WHERE channel = $3 AND lane = $4 AND state IN ('pending', 'retrying') AND digest_id IS NULL
-               AND next_attempt_at <= $5
-             ORDER BY next_attempt_at, seq LIMIT $6 {})
-         UPDATE notifications SET state = 'sending', lease_owner = $1, lease_until = $2
-         WHERE seq {}
-         RETURNING seq",
-        database.dialect.skip_locked(),
-        database.dialect.among("SELECT due_seq FROM due")
+    let dialect = database.dialect;
+    let pick = format!(
+        "SELECT {} AS seqs FROM (
+             SELECT seq FROM notifications
+             WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying') AND digest_id IS NULL
+               AND next_attempt_at <= $3
+             ORDER BY next_attempt_at, seq LIMIT $4 {}) AS due",
+        dialect.joined("seq"),
+        dialect.skip_locked(),
+    );
+    let take = format!(
+        "UPDATE notifications SET state = 'sending', lease_owner = $2, lease_until = $3 WHERE seq {}",
+        dialect.among_seqs()
     );
     bounded(async {
         // A claim that is forgotten was never made: no attempt can begin under it.
         let mut tx = database.begin_lazily().await?;
-        let rows = query(sql(statement))
-            .bind(request.owner)
-            .bind(millis(request.lease_until))
+        let row = query(sql(pick))
             .bind(request.channel.as_str())
             .bind(i64::from(request.lane))
             .bind(millis(request.now))
             .bind(request.limit as i64)
-            .fetch_all(&mut *tx)
+            .fetch_one(&mut *tx)
             .await?;
+        let Some(due) = row.try_get::<Option<String>, _>("seqs")? else { return Ok(Vec::new()) };
+        let take = query(sql(take)).bind(due.clone()).bind(request.owner).bind(millis(request.lease_until));
+        take.execute(&mut *tx).await?;
         tx.commit().await?;
         // The contacts are read after the claim: one that comes later is newer than what was seen.
-        contents(&database.read, database.dialect, &seqs_of(&rows)?).await
+        contents(&database.read, dialect, due).await
     })
     .await
 }
@@ -88,19 +91,23 @@ pub(super) async fn begin_attempts(
          SELECT r.seq, r.number, r.provider, r.template_version, r.started_at
          FROM {} JOIN notifications n ON n.seq = r.seq
          WHERE n.lease_owner = $2 AND {}
-         ORDER BY n.seq {}
-         RETURNING seq",
+         ORDER BY n.seq {}",
         database.dialect.rows(&source),
         being_sent("n"),
         database.dialect.for_update_of("n")
     );
+    let rows = text(to_json(&starts));
     bounded(async {
-        let rows = query(sql(statement))
-            .bind(text(to_json(&starts)))
-            .bind(owner.to_owned())
-            .fetch_all(&database.write)
-            .await?;
-        let begun: HashSet<i64> = seqs_of(&rows)?.into_iter().collect();
+        // How many there were is known sooner than which.
+        let mut tx = database.begin().await?;
+        let begin = query(sql(statement.clone())).bind(rows.clone()).bind(owner.to_owned());
+        if begin.execute(&mut *tx).await?.rows_affected() == attempts.len() as u64 {
+            tx.commit().await?;
+            return Ok(attempts.iter().map(|a| a.id.clone()).collect());
+        }
+        tx.rollback().await?;
+        let begin = query(sql(format!("{statement} RETURNING seq"))).bind(rows.clone()).bind(owner.to_owned());
+        let begun: HashSet<i64> = seqs_of(&begin.fetch_all(&database.write).await?)?.into_iter().collect();
         Ok(attempts.iter().filter(|a| begun.contains(&a.seq)).map(|a| a.id.clone()).collect())
     })
     .await
@@ -196,7 +203,7 @@ pub(super) async fn take_over(
             }
         }
         query(sql(interrupt)).bind(list(&seqs)).execute(&mut *tx).await?;
-        let taken = contents(&mut *tx, database.dialect, &seqs).await?;
+        let taken = contents(&mut *tx, database.dialect, list(&seqs)).await?;
         tx.commit().await?;
         Ok(taken
             .into_iter()

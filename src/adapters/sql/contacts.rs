@@ -59,9 +59,13 @@ pub(super) fn recipient(id: String, row: &AnyRow) -> Result<Recipient, sqlx::Err
         phone: row.try_get("phone")?,
         locale: row.try_get("locale")?,
         time_zone: row.try_get("time_zone")?,
-        // The directory wrote them, so they read back; a stranger's edit costs the devices, not the recipient.
-        devices: serde_json::from_str(row.try_get("devices")?).unwrap_or_default(),
+        devices: devices(row.try_get("devices")?),
     })
+}
+
+/// The directory wrote them, so they read back; a stranger's edit costs the devices, not the recipient.
+pub(super) fn devices(json: &str) -> Vec<Device> {
+    serde_json::from_str(json).unwrap_or_default()
 }
 
 /// One entry per recipient, later ones over earlier ones: a statement may touch a row only once.

@@ -1,24 +1,61 @@
 //! What is held, as it is worked with: the notification, its request, and what is known about its recipient.
 
+use serde::Deserialize;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row as _, query};
 
 use super::database::sql;
 use super::dialect::Dialect;
-use super::rows::{bad_column, key, timestamp};
+use super::rows::{bad_column, base64, timestamp};
 use super::{contacts, preferences};
-use crate::domain::channel::Channel;
+use crate::domain::recipient::Recipient;
 use crate::ports::ledger::{Claimed, OriginCoordinates};
 
-const COLUMNS: &str = "n.seq AS seq, n.channel AS channel, n.lane AS lane, n.round AS round, n.attempts AS attempts,
-    n.unknowns AS unknowns, n.next_attempt_at AS next_attempt_at, n.first_failure_at AS first_failure_at,
-    n.expires_at AS expires_at, n.digest_id AS digest_id, n.reopened AS reopened,
-    q.id AS id, q.aggregate_id AS aggregate_id, q.recipient AS recipient, q.template AS template,
-    q.category AS category, q.critical AS critical, q.correlation_id AS correlation_id, q.caused_at AS caused_at,
-    q.request AS request, q.origin_topic AS origin_topic, q.origin_partition AS origin_partition,
-    q.origin_offset AS origin_offset, q.origin_key AS origin_key, q.headers AS headers,
-    c.email AS email, c.phone AS phone, c.locale AS locale, c.time_zone AS time_zone, c.devices AS devices,
-    c.version AS version, p.preferences AS preferences";
+/// In the order of [`Found`].
+const COLUMNS: &str =
+    "n.seq, n.channel, n.lane, n.round, n.attempts, n.unknowns, n.next_attempt_at, n.first_failure_at,
+    n.expires_at, n.digest_id, n.reopened, q.id, q.aggregate_id, q.recipient, q.template, q.category, q.critical,
+    q.correlation_id, q.caused_at, q.request, q.origin_topic, q.origin_partition, q.origin_offset, q.origin_key,
+    q.headers, c.version, c.email, c.phone, c.locale, c.time_zone, c.devices, p.preferences";
+
+/// What is known about a notification. They come as one JSON text: to hand over so many columns of so many rows takes
+/// longer than to find them.
+#[derive(Deserialize)]
+struct Found {
+    seq: i64,
+    channel: String,
+    lane: u16,
+    round: u16,
+    attempts: u32,
+    unknowns: u32,
+    next_attempt_at: Option<i64>,
+    first_failure_at: Option<i64>,
+    expires_at: Option<i64>,
+    digest_id: Option<String>,
+    reopened: u32,
+    id: String,
+    aggregate_id: String,
+    recipient: Option<String>,
+    template: String,
+    category: String,
+    critical: i64,
+    correlation_id: String,
+    caused_at: i64,
+    request: String,
+    origin_topic: String,
+    origin_partition: Option<i32>,
+    origin_offset: Option<i64>,
+    origin_key: Option<String>,
+    headers: String,
+    /// Of the contact; those behind it belong to it.
+    version: Option<i64>,
+    email: Option<String>,
+    phone: Option<String>,
+    locale: Option<String>,
+    time_zone: Option<String>,
+    devices: Option<String>,
+    preferences: Option<String>,
+}
 
 /// The numbers in rows that have them.
 pub(super) fn seqs_of(rows: &[AnyRow]) -> Result<Vec<i64>, sqlx::Error> {
@@ -31,66 +68,65 @@ pub(super) fn list(seqs: &[i64]) -> String {
     seqs.join(",")
 }
 
-/// These notifications, in the order in which they are due.
+/// The notifications with these numbers, as [`Dialect::seqs`] takes them, in the order in which they are due.
 pub(super) async fn contents(
     executor: impl Executor<'_, Database = Any>,
     dialect: Dialect,
-    seqs: &[i64],
+    seqs: String,
 ) -> Result<Vec<Claimed>, sqlx::Error> {
     if seqs.is_empty() {
         return Ok(Vec::new());
     }
     let statement = format!(
-        "SELECT {COLUMNS} FROM {} JOIN notifications n ON n.seq = r.seq JOIN requests q ON q.seq = n.seq
+        "SELECT {} AS found FROM {} JOIN notifications n ON n.seq = r.seq JOIN requests q ON q.seq = n.seq
              LEFT JOIN recipients c ON c.id = q.recipient LEFT JOIN preferences p ON p.recipient = q.recipient",
+        dialect.arrays(COLUMNS),
         dialect.seqs()
     );
-    let rows = query(sql(statement)).bind(list(seqs)).fetch_all(executor).await?;
-    let mut all = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
+    let row = query(sql(statement)).bind(seqs).fetch_one(executor).await?;
+    let found: Option<&str> = row.try_get("found")?;
+    let found: Vec<Found> =
+        serde_json::from_str(found.unwrap_or("[]")).map_err(|e| bad_column("found", e.to_string()))?;
+    let mut all = found.into_iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
     all.sort_by_key(|claimed| (claimed.due, claimed.seq));
     Ok(all)
 }
 
-fn claimed(row: &AnyRow) -> Result<Claimed, sqlx::Error> {
-    let channel: String = row.try_get("channel")?;
-    let channel: Channel = channel.parse().map_err(|e| bad_column("channel", format!("{e}")))?;
-    let optional = |column: &str| row.try_get::<Option<i64>, _>(column);
-    let recipient: Option<String> = row.try_get("recipient")?;
-    let version = optional("version")?;
-    let contact = match (version, &recipient) {
-        (Some(_), Some(id)) => Some(contacts::recipient(id.clone(), row)?),
-        _ => None,
-    };
+fn claimed(found: Found) -> Result<Claimed, sqlx::Error> {
+    let Found { email, phone, locale, time_zone, .. } = found;
+    let devices = contacts::devices(found.devices.as_deref().unwrap_or_default());
+    let contact = found.version.and(found.recipient.clone());
+    let contact = contact.map(|id| Recipient { id, email, phone, locale, time_zone, devices });
     Ok(Claimed {
-        seq: row.try_get("seq")?,
-        id: row.try_get("id")?,
-        aggregate_id: row.try_get("aggregate_id")?,
-        channel,
-        template: row.try_get("template")?,
-        category: row.try_get("category")?,
-        recipient,
+        seq: found.seq,
+        id: found.id,
+        aggregate_id: found.aggregate_id,
+        channel: found.channel.parse().map_err(|e| bad_column("channel", format!("{e}")))?,
+        template: found.template,
+        category: found.category,
+        recipient: found.recipient,
         contact,
-        contact_version: version.unwrap_or_default(),
-        preferences: preferences::read(row)?,
-        critical: row.try_get::<i64, _>("critical")? != 0,
-        expires_at: optional("expires_at")?.map(timestamp),
-        digest_id: row.try_get("digest_id")?,
-        reopened: row.try_get::<i64, _>("reopened")? as u32,
-        correlation_id: row.try_get("correlation_id")?,
-        caused_at: timestamp(row.try_get("caused_at")?),
-        due: optional("next_attempt_at")?.map(timestamp),
-        request_json: row.try_get("request")?,
-        round: row.try_get::<i64, _>("round")? as u16,
-        lane: row.try_get::<i64, _>("lane")? as u16,
-        attempts: row.try_get::<i64, _>("attempts")? as u32,
-        unknowns: row.try_get::<i64, _>("unknowns")? as u32,
-        first_failure_at: optional("first_failure_at")?.map(timestamp),
+        contact_version: found.version.unwrap_or_default(),
+        preferences: found.preferences.as_deref().and_then(preferences::parse),
+        critical: found.critical != 0,
+        expires_at: found.expires_at.map(timestamp),
+        digest_id: found.digest_id,
+        reopened: found.reopened,
+        correlation_id: found.correlation_id,
+        caused_at: timestamp(found.caused_at),
+        due: found.next_attempt_at.map(timestamp),
+        request_json: found.request,
+        round: found.round,
+        lane: found.lane,
+        attempts: found.attempts,
+        unknowns: found.unknowns,
+        first_failure_at: found.first_failure_at.map(timestamp),
         origin: OriginCoordinates {
-            topic: row.try_get("origin_topic")?,
-            partition: optional("origin_partition")?.map(|p| p as i32),
-            offset: optional("origin_offset")?,
-            key: key(row, "origin_key")?,
-            headers_json: row.try_get("headers")?,
+            topic: found.origin_topic,
+            partition: found.origin_partition,
+            offset: found.origin_offset,
+            key: base64(found.origin_key.as_deref(), "origin_key")?,
+            headers_json: found.headers,
         },
     })
 }

@@ -31,7 +31,7 @@ const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 /// for the disk each time; what is committed is in the log all the same. Ids are spread over their whole index, which
 /// needs some cache.
 const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;
-     PRAGMA wal_autocheckpoint = 10000; PRAGMA cache_size = -16000;";
+     PRAGMA wal_autocheckpoint = 10000; PRAGMA cache_size = -16000; PRAGMA temp_store = MEMORY;";
 /// Of each connection. Every statement finds its rows through an index, however few there are: a plan that reads a table
 /// whole is right for the table as it was, and would stay while a backlog builds up. So each statement gets one plan, for
 /// to make it anew for each call takes longer than most calls.

@@ -60,6 +60,19 @@ impl Dialect {
         }
     }
 
+    /// All rows that are found as one JSON text, an array of arrays of these columns. NULL or an empty array when none is.
+    pub fn arrays(self, columns: &str) -> String {
+        match self {
+            Self::Postgres => format!("json_agg(json_build_array({columns}))::text"),
+            Self::Sqlite => format!("json_group_array(json_array({columns}))"),
+        }
+    }
+
+    /// All rows that are found as one text: the numbers in a column, with commas between them. NULL when none is.
+    pub fn joined(self, column: &str) -> String {
+        format!("string_agg(CAST({column} AS TEXT), ',')")
+    }
+
     /// That a column is among the numbers of [`Self::seqs`].
     pub fn among_seqs(self) -> String {
         self.among(&format!("SELECT r.seq FROM {}", self.seqs()))

@@ -13,6 +13,7 @@ mod inbox;
 mod insert;
 mod ledger;
 mod letters;
+mod messages;
 mod outbox;
 mod preferences;
 mod processed_events;

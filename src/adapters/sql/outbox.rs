@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use sqlx::{Row as _, query};
+use sqlx::query;
 use tokio::sync::watch;
 
 use super::contents::list;
 use super::database::{Database, bounded, sql};
-use super::rows::key;
-use super::settle::kind_name;
-use crate::ports::ledger::{LedgerError, OutboxKind};
+use super::messages;
+use crate::ports::ledger::LedgerError;
 use crate::ports::outbox::{Added, FreshEvents, Outbox, Waiting};
 
 /// Fresh messages that are kept beside the database at most. What goes beyond is read from there later.
@@ -39,7 +38,7 @@ impl OwnMessages {
             // While nobody watches, nobody takes them.
             if self.added.receiver_count() > 0 {
                 let mut kept = self.lock();
-                match kept.iter().map(|f| f.ids.len()).sum::<usize>() {
+                match kept.iter().map(|f| f.messages.len()).sum::<usize>() {
                     ..MOST_FRESH => kept.push_back(fresh),
                     _ => surplus = true,
                 }
@@ -70,7 +69,7 @@ impl Outbox for Database {
             "WITH oldest AS MATERIALIZED (
                  SELECT id AS oldest_id FROM outbox WHERE reserved_until <= $2 ORDER BY id LIMIT $3 {})
              UPDATE outbox SET reserved_until = $1 WHERE id {}
-             RETURNING id, kind, key, body, headers",
+             RETURNING id, kind, messages",
             self.dialect.skip_locked(),
             self.dialect.among("SELECT oldest_id FROM oldest")
         );
@@ -79,20 +78,7 @@ impl Outbox for Database {
             let reserve = query(sql(statement)).bind(until_ms).bind(now_ms).bind(limit as i64);
             let rows = reserve.fetch_all(&mut *tx).await?;
             tx.commit().await?;
-            let mut waiting = rows
-                .iter()
-                .map(|row| {
-                    let kind: String = row.try_get("kind")?;
-                    let dead_letter = kind == kind_name(OutboxKind::DeadLetter);
-                    Ok(Waiting {
-                        id: row.try_get("id")?,
-                        kind: if dead_letter { OutboxKind::DeadLetter } else { OutboxKind::Lifecycle },
-                        key: key(row, "key")?,
-                        body: row.try_get("body")?,
-                        headers_json: row.try_get("headers")?,
-                    })
-                })
-                .collect::<Result<Vec<_>, sqlx::Error>>()?;
+            let mut waiting = rows.iter().filter_map(messages::waiting).collect::<Vec<_>>();
             waiting.sort_by_key(|w| w.id);
             Ok(waiting)
         })

@@ -20,14 +20,15 @@ use crate::domain::time::format_utc;
 use crate::ports::contacts::Suppression;
 use crate::ports::ledger::LedgerError;
 
-/// The preferences column of a row, where there is one. The service wrote it, so it reads back; a stranger's edit costs
-/// the preferences, not the batch.
-pub(super) fn read(row: &AnyRow) -> Result<Option<Preferences>, sqlx::Error> {
-    let json: Option<String> = row.try_get("preferences")?;
-    Ok(json.and_then(|json| {
-        let read = serde_json::from_str(&json);
-        read.inspect_err(|error| tracing::error!(%error, "preferences that cannot be read count as none")).ok()
-    }))
+/// The preferences column of a row, where there is one.
+fn read(row: &AnyRow) -> Result<Option<Preferences>, sqlx::Error> {
+    Ok(row.try_get::<Option<&str>, _>("preferences")?.and_then(parse))
+}
+
+/// The service wrote them, so they read back; a stranger's edit costs the preferences, not the batch.
+pub(super) fn parse(json: &str) -> Option<Preferences> {
+    let read = serde_json::from_str(json);
+    read.inspect_err(|error| tracing::error!(%error, "preferences that cannot be read count as none")).ok()
 }
 
 pub(super) async fn preferences(database: &Database, id: &str) -> Result<Option<Preferences>, LedgerError> {

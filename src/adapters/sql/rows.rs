@@ -29,10 +29,9 @@ pub(super) fn bad_column(column: &str, problem: String) -> Error {
     Error::ColumnDecode { index: column.to_owned(), source: problem.into() }
 }
 
-/// Reads a base64 column.
-pub fn key(row: &AnyRow, column: &str) -> Result<Option<Vec<u8>>, Error> {
-    let text: Option<String> = row.try_get(column)?;
-    text.map(|t| bytes::decode(&t)).transpose().map_err(|e| bad_column(column, e))
+/// Reads what is kept in base64 in this column.
+pub fn base64(text: Option<&str>, column: &str) -> Result<Option<Vec<u8>>, Error> {
+    text.map(bytes::decode).transpose().map_err(|e| bad_column(column, e))
 }
 
 /// Reads a notification as it is shown, without its attempts.

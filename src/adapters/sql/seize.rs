@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{AnyConnection, query};
 
-use super::contents::{contents, seqs_of};
+use super::contents::{contents, list, seqs_of};
 use super::database::{Database, bounded, sql};
 use super::dialect::{Dialect, waiting};
 use super::insert::text;
@@ -114,7 +114,7 @@ pub(super) async fn take(
         .bind(limit as i64)
         .fetch_all(&mut *connection)
         .await?;
-    contents(connection, dialect, &seqs_of(&rows)?).await
+    contents(connection, dialect, list(&seqs_of(&rows)?)).await
 }
 
 pub(super) async fn seize(

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
-use sqlx::{Any, Row as _, Transaction, query};
+use sqlx::{Any, Transaction, query};
 
 use super::contents::seqs_of;
 use super::database::{Database, bounded, sql};
-use super::dialect::being_sent;
+use super::dialect::{Dialect, being_sent};
 use super::insert::text;
+use super::messages;
 use super::outbox::RESERVED_MS;
 use super::rows::millis;
 use super::wake::Wake;
-use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{LedgerError, OutboxKind, OutboxMessage, Settlement, State};
 use crate::ports::outbox::FreshEvents;
@@ -54,14 +54,6 @@ struct AttemptRow<'a> {
 }
 
 #[derive(Serialize)]
-struct OutboxRow<'a> {
-    kind: &'a str,
-    key: Option<String>,
-    body: &'a str,
-    headers: &'a str,
-}
-
-#[derive(Serialize)]
 struct AwaitingRow {
     seq: i64,
     contact_version: i64,
@@ -87,21 +79,20 @@ fn notification_row(s: &Settlement) -> NotificationRow<'_> {
     }
 }
 
-/// The name of an outbox kind in the database.
-pub(super) fn kind_name(kind: OutboxKind) -> &'static str {
-    match kind {
-        OutboxKind::Lifecycle => "lifecycle",
-        OutboxKind::DeadLetter => "dead_letter",
-    }
-}
-
 pub(super) async fn settle(database: &Database, settlements: &[Settlement]) -> Result<Vec<String>, LedgerError> {
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
     let Written { settled, fresh } = bounded(async {
         let mut tx = database.begin().await?;
-        let written = write(database, &mut tx, settlements).await?;
+        let written = match write_all(database, &mut tx, settlements).await? {
+            Some(written) => written,
+            None => {
+                tx.rollback().await?;
+                tx = database.begin().await?;
+                write(database, &mut tx, settlements).await?
+            }
+        };
         tx.commit().await?;
         Ok(written)
     })
@@ -127,106 +118,135 @@ pub(super) fn announce(database: &Database, settlements: &[Settlement], fresh: i
     }
 }
 
-struct Statements {
-    attempts: String,
-    notifications: String,
-    outbox: String,
-    recheck: String,
+/// Changes those that their owner still holds.
+fn changes(dialect: Dialect) -> String {
+    let columns = [
+        ("seq", "bigint"),
+        ("owner", "text"),
+        ("state", "text"),
+        ("next_attempt_at", "bigint"),
+        ("round", "bigint"),
+        ("lane", "bigint"),
+        ("attempts", "bigint"),
+        ("unknowns", "bigint"),
+        ("failed_at", "bigint"),
+        ("receipt", "text"),
+        ("reason", "text"),
+        ("settled_at", "bigint"),
+        ("awaiting_since", "bigint"),
+    ];
+    format!(
+        "UPDATE notifications
+         SET state = r.state, next_attempt_at = r.next_attempt_at, round = r.round, lane = r.lane,
+             attempts = COALESCE(r.attempts, notifications.attempts), unknowns = r.unknowns,
+             first_failure_at = COALESCE(notifications.first_failure_at, r.failed_at),
+             receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
+             awaiting_since = COALESCE(notifications.awaiting_since, r.awaiting_since),
+             lease_owner = NULL, lease_until = NULL, interrupted = NULL
+         FROM {} WHERE notifications.seq = r.seq AND notifications.lease_owner = r.owner AND {}",
+        dialect.rows(&columns),
+        being_sent("notifications")
+    )
 }
 
-impl Statements {
-    fn new(database: &Database) -> Self {
-        let rows = |columns: &[(&str, &str)]| database.dialect.rows(columns);
-        Self {
-            attempts: format!(
-                "UPDATE attempts
-                 SET outcome = r.outcome, duration_ms = r.duration_ms, receipt = r.receipt, error = r.error
-                 FROM {} WHERE attempts.seq = r.seq AND attempts.number = r.number",
-                rows(&[
-                    ("seq", "bigint"),
-                    ("number", "bigint"),
-                    ("outcome", "text"),
-                    ("duration_ms", "bigint"),
-                    ("receipt", "text"),
-                    ("error", "text"),
-                ])
-            ),
-            notifications: format!(
-                "UPDATE notifications
-                 SET state = r.state, next_attempt_at = r.next_attempt_at, round = r.round, lane = r.lane,
-                     attempts = COALESCE(r.attempts, notifications.attempts), unknowns = r.unknowns,
-                     first_failure_at = COALESCE(notifications.first_failure_at, r.failed_at),
-                     receipt = r.receipt, reason = r.reason, settled_at = r.settled_at,
-                     awaiting_since = COALESCE(notifications.awaiting_since, r.awaiting_since),
-                     lease_owner = NULL, lease_until = NULL, interrupted = NULL
-                 FROM {} WHERE notifications.seq = r.seq AND notifications.lease_owner = r.owner AND {}
-                 RETURNING notifications.seq AS seq",
-                rows(&[
-                    ("seq", "bigint"),
-                    ("owner", "text"),
-                    ("state", "text"),
-                    ("next_attempt_at", "bigint"),
-                    ("round", "bigint"),
-                    ("lane", "bigint"),
-                    ("attempts", "bigint"),
-                    ("unknowns", "bigint"),
-                    ("failed_at", "bigint"),
-                    ("receipt", "text"),
-                    ("reason", "text"),
-                    ("settled_at", "bigint"),
-                    ("awaiting_since", "bigint"),
-                ]),
-                being_sent("notifications")
-            ),
-            outbox: format!(
-                "INSERT INTO outbox (kind, key, body, headers, reserved_until)
-                 SELECT r.kind, r.key, r.body, r.headers, CASE WHEN r.kind = '{}' THEN $2 ELSE 0 END FROM {} WHERE true
-                 RETURNING id, kind",
-                kind_name(OutboxKind::Lifecycle),
-                rows(&[("kind", "text"), ("key", "text"), ("body", "text"), ("headers", "text")])
-            ),
-            recheck: format!(
-                "UPDATE notifications SET state = 'pending', next_attempt_at = $2
-                 FROM {} WHERE notifications.seq = r.seq AND notifications.state = 'awaiting_contact'
-                   AND EXISTS (SELECT 1 FROM recipients c
-                               WHERE c.id = notifications.recipient AND c.version > r.contact_version)",
-                rows(&[("seq", "bigint"), ("contact_version", "bigint")])
-            ),
-        }
-    }
+fn attempt_ends(dialect: Dialect) -> String {
+    let columns = [
+        ("seq", "bigint"),
+        ("number", "bigint"),
+        ("outcome", "text"),
+        ("duration_ms", "bigint"),
+        ("receipt", "text"),
+        ("error", "text"),
+    ];
+    format!(
+        "UPDATE attempts
+         SET outcome = r.outcome, duration_ms = r.duration_ms, receipt = r.receipt, error = r.error
+         FROM {} WHERE attempts.seq = r.seq AND attempts.number = r.number",
+        dialect.rows(&columns)
+    )
 }
 
-/// Settles within the caller's transaction.
+/// A contact that came meanwhile ends the wait for it.
+fn rechecks(dialect: Dialect) -> String {
+    format!(
+        "UPDATE notifications SET state = 'pending', next_attempt_at = $2
+         FROM {} WHERE notifications.seq = r.seq AND notifications.state = 'awaiting_contact'
+           AND EXISTS (SELECT 1 FROM recipients c
+                       WHERE c.id = notifications.recipient AND c.version > r.contact_version)",
+        dialect.rows(&[("seq", "bigint"), ("contact_version", "bigint")])
+    )
+}
+
+/// Settles within the caller's transaction those that their owner still holds.
 pub(super) async fn write(
     database: &Database,
     tx: &mut Transaction<'static, Any>,
     settlements: &[Settlement],
 ) -> Result<Written, sqlx::Error> {
-    let sqls = Statements::new(database);
-    if settlements.iter().any(|s| s.state == State::AwaitingContact) {
-        query(database.dialect.contacts_lock()).fetch_all(&mut **tx).await?;
-    }
-    let mut rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
-    // Everybody locks them in this order.
-    rows.sort_unstable_by_key(|row| row.seq);
-    let changed = query(sql(sqls.notifications)).bind(text(to_json(&rows))).fetch_all(&mut **tx).await?;
+    prepare(database.dialect, tx, settlements).await?;
+    let changes = format!("{} RETURNING notifications.seq AS seq", changes(database.dialect));
+    let changed = query(sql(changes)).bind(rows(settlements)).fetch_all(&mut **tx).await?;
     let changed: HashSet<i64> = seqs_of(&changed)?.into_iter().collect();
     // Only the owner settles and publishes: a notification that was taken over belongs to somebody else's story now.
     let settled: Vec<&Settlement> = settlements.iter().filter(|s| changed.contains(&s.seq)).collect();
+    write_rest(database.dialect, tx, &settled).await
+}
+
+/// As [`write`] where all are still their owner's, which is nearly always so: how many there were is known sooner than
+/// which. None when it is not so; then the transaction is of no use.
+async fn write_all(
+    database: &Database,
+    tx: &mut Transaction<'static, Any>,
+    settlements: &[Settlement],
+) -> Result<Option<Written>, sqlx::Error> {
+    prepare(database.dialect, tx, settlements).await?;
+    let change = query(sql(changes(database.dialect))).bind(rows(settlements));
+    if change.execute(&mut **tx).await?.rows_affected() != settlements.len() as u64 {
+        return Ok(None);
+    }
+    let settled: Vec<&Settlement> = settlements.iter().collect();
+    write_rest(database.dialect, tx, &settled).await.map(Some)
+}
+
+async fn prepare(
+    dialect: Dialect,
+    tx: &mut Transaction<'static, Any>,
+    settlements: &[Settlement],
+) -> Result<(), sqlx::Error> {
+    if settlements.iter().any(|s| s.state == State::AwaitingContact) {
+        query(dialect.contacts_lock()).fetch_all(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// The parameter of [`changes`].
+fn rows(settlements: &[Settlement]) -> String {
+    let mut rows: Vec<NotificationRow<'_>> = settlements.iter().map(notification_row).collect();
+    // Everybody locks them in this order.
+    rows.sort_unstable_by_key(|row| row.seq);
+    text(to_json(&rows))
+}
+
+/// What belongs to notifications that were settled.
+async fn write_rest(
+    dialect: Dialect,
+    tx: &mut Transaction<'static, Any>,
+    settled: &[&Settlement],
+) -> Result<Written, sqlx::Error> {
     let attempts: Vec<AttemptRow<'_>> = settled.iter().filter_map(|s| attempt_row(s)).collect();
     if !attempts.is_empty() {
-        query(sql(sqls.attempts)).bind(text(to_json(&attempts))).execute(&mut **tx).await?;
+        query(sql(attempt_ends(dialect))).bind(text(to_json(&attempts))).execute(&mut **tx).await?;
     }
-    let at = settlements.iter().map(|s| millis(s.at)).max().unwrap_or_default();
-    let messages: Vec<&OutboxMessage> = settled.iter().flat_map(|s| &s.outbox).collect();
-    let fresh = add_messages(tx, sqls.outbox, &messages, at + RESERVED_MS).await?;
+    let at = settled.iter().map(|s| millis(s.at)).max().unwrap_or_default();
+    let told: Vec<&OutboxMessage> = settled.iter().flat_map(|s| &s.outbox).collect();
+    let fresh = messages::insert(tx, &told, at + RESERVED_MS).await?;
     let awaiting: Vec<AwaitingRow> = settled
         .iter()
         .filter(|s| s.state == State::AwaitingContact)
         .map(|s| AwaitingRow { seq: s.seq, contact_version: s.contact_version })
         .collect();
     if !awaiting.is_empty() {
-        query(sql(sqls.recheck)).bind(text(to_json(&awaiting))).bind(at).execute(&mut **tx).await?;
+        query(sql(rechecks(dialect))).bind(text(to_json(&awaiting))).bind(at).execute(&mut **tx).await?;
     }
     Ok(Written { settled: settled.iter().map(|s| s.id.clone()).collect(), fresh })
 }
@@ -241,35 +261,4 @@ fn attempt_row(settlement: &Settlement) -> Option<AttemptRow<'_>> {
         receipt: attempt.receipt.as_deref(),
         error: attempt.error.as_deref(),
     })
-}
-
-fn outbox_row(message: &OutboxMessage) -> OutboxRow<'_> {
-    OutboxRow {
-        kind: kind_name(message.kind),
-        key: message.key.as_deref().map(bytes::encode),
-        body: &message.body,
-        headers: &message.headers_json,
-    }
-}
-
-/// Adds messages to the outbox; lifecycle events are reserved for whoever settles until the time given.
-async fn add_messages(
-    tx: &mut Transaction<'static, Any>,
-    statement: String,
-    messages: &[&OutboxMessage],
-    reserved_until_ms: i64,
-) -> Result<Option<FreshEvents>, sqlx::Error> {
-    if messages.is_empty() {
-        return Ok(None);
-    }
-    let rows: Vec<OutboxRow<'_>> = messages.iter().copied().map(outbox_row).collect();
-    let added = query(sql(statement)).bind(text(to_json(&rows))).bind(reserved_until_ms).fetch_all(&mut **tx).await?;
-    let mut ids = Vec::with_capacity(added.len());
-    for row in &added {
-        if row.try_get::<&str, _>("kind")? == kind_name(OutboxKind::Lifecycle) {
-            ids.push(row.try_get("id")?);
-        }
-    }
-    let events = messages.iter().filter(|m| m.kind == OutboxKind::Lifecycle).map(|m| (*m).clone()).collect();
-    Ok((!ids.is_empty()).then_some(FreshEvents { ids, messages: events, reserved_until_ms }))
 }

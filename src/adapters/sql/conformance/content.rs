@@ -3,7 +3,7 @@
 use super::*;
 use crate::adapters::sql::dialect::Dialect;
 use crate::ports::contacts::Contacts as _;
-use crate::ports::ledger::{LedgerError, OutboxKind, OutboxMessage};
+use crate::ports::ledger::LedgerError;
 
 on_both_databases! {
     a_claim_carries_what_the_request_came_with,
@@ -72,19 +72,22 @@ async fn text_survives_to_the_last_character(db: &Fresh) {
         error: Some(ODD.to_owned()),
         ..end(1, Outcome::Permanent).expect("an end")
     };
+    let mut headers = Headers::default();
+    headers.push(ODD, Some(ODD.as_bytes()));
     let message = OutboxMessage {
         kind: OutboxKind::Lifecycle,
-        key: None,
-        body: format!("{ODD}{json}"),
-        headers_json: ODD.to_owned(),
+        key: Some(ODD.as_bytes().to_vec()),
+        headers: headers.clone(),
+        body: raw_json(&format!("{ODD}{json}")),
     };
     let (attempt, reason, outbox) = (Some(attempt), Some(ODD.to_owned()), vec![message]);
     assert!(settle(db, Settlement { attempt, reason, outbox, ..settlement(&claimed, ODD, State::Failed, 0) }).await);
     let shown = view(db, &id).await;
     assert_eq!((shown.template.as_str(), shown.category, shown.reason.as_deref()), (ODD, number.clone(), Some(ODD)));
     assert_eq!((shown.attempts[0].receipt.as_ref(), shown.attempts[0].error.as_deref()), (Some(&number), Some(ODD)));
-    let waiting = reserve(db, 0, 1, 1).await;
-    assert_eq!((&waiting[0].body, waiting[0].headers_json.as_str()), (&format!("{ODD}{json}"), ODD));
+    let [told] = messages(reserve(db, 0, 1, 1).await).try_into().expect("one message");
+    assert_eq!((told.body.get(), &told.headers), (raw_json(&format!("{ODD}{json}")).get(), &headers));
+    assert_eq!(told.key.as_deref(), Some(ODD.as_bytes()));
 }
 
 async fn what_a_request_lacks_stays_absent(db: &Fresh) {
@@ -150,18 +153,13 @@ async fn a_refused_settlement_leaves_no_part_behind(db: &Fresh) {
     let claimed = claim_one(db, "o", 0).await;
     assert!(begin(db, "o", "n", 1).await);
     let before = shown(db, "n").await;
-    let message = |body: &str| OutboxMessage {
-        kind: OutboxKind::Lifecycle,
-        key: None,
-        body: body.to_owned(),
-        headers_json: "[]".to_owned(),
-    };
-    let outbox = vec![message("fine"), message("a\0b")];
-    let sent = Settlement { attempt: end(1, Outcome::Accepted), outbox, ..settlement(&claimed, "o", State::Sent, 0) };
-    let settled = refused(db, "settle", db.settle(&[sent]).await);
+    let attempt = Some(AttemptEnd { error: Some("a\0b".to_owned()), ..end(1, Outcome::Transient).expect("an end") });
+    let outbox = vec![message("told")];
+    let failed = Settlement { attempt, outbox, ..settlement(&claimed, "o", State::Failed, 0) };
+    let settled = refused(db, "settle", db.settle(&[failed]).await);
     let waiting = reserve(db, 0, 1, 10).await;
     if settled.is_some() {
-        assert_eq!(waiting.iter().map(|w| w.body.as_str()).collect::<Vec<_>>(), ["fine", "a\0b"]);
+        assert_eq!(bodies(waiting), ["told"]);
     } else {
         assert!(waiting.is_empty());
         assert_eq!(shown(db, "n").await, before);

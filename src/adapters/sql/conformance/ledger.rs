@@ -8,7 +8,6 @@ use tokio::sync::Barrier;
 
 use super::*;
 use crate::ports::contacts::Contacts as _;
-use crate::ports::ledger::{OutboxKind, OutboxMessage};
 
 on_both_databases! {
     what_is_known_already_changes_nothing_and_is_counted,
@@ -142,11 +141,6 @@ async fn an_attempt_begins_only_for_who_holds_the_notification(db: &Fresh) {
     assert!(begin(db, "b", "held", 2).await);
 }
 
-fn message(body: &str) -> OutboxMessage {
-    let (key, headers_json) = (Some(b"key".to_vec()), "[]".to_owned());
-    OutboxMessage { kind: OutboxKind::Lifecycle, key, body: body.to_owned(), headers_json }
-}
-
 fn as_sent(claimed: &Claimed, owner: &str) -> Settlement {
     let end = AttemptEnd { receipt: Some("receipt-1".to_owned()), ..end(1, Outcome::Accepted).expect("an end") };
     let outbox = vec![message("one"), message("two")];
@@ -167,8 +161,7 @@ async fn what_is_sent_is_stored_with_its_attempt_and_its_messages(db: &Fresh) {
     assert_eq!(n.attempts.len(), 1);
     assert_eq!(n.attempts[0].outcome.as_deref(), Some("accepted"));
     assert_eq!((n.attempts[0].duration_ms, n.attempts[0].receipt.as_deref()), (Some(40), Some("receipt-1")));
-    let waiting = reserve(db, 100, 200, 10).await;
-    assert_eq!(waiting.iter().map(|w| w.body.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(bodies(reserve(db, 100, 200, 10).await), ["one", "two"]);
     assert_eq!(state(db, "m").await, "sending");
     assert!(!settle(db, as_sent(&claimed[0], "o")).await, "settled once only");
     assert!(take_over(db, "p", 10 * LEASE).await.iter().all(|(c, _)| c.id == "m"));

@@ -46,6 +46,13 @@ async fn keeps_its_notifications(url: &str, dialect: Dialect) {
         pool.execute(AssertSqlSafe(attempt)).await.expect("its attempt");
     }
     pool.execute("DELETE FROM notifications WHERE id = 'gone'").await.expect("a gap in the numbers");
+    for (kind, key) in [("lifecycle", "'a2V5'"), ("dead_letter", "NULL")] {
+        let message = format!(
+            "INSERT INTO outbox (kind, key, body, headers, reserved_until)
+             VALUES ('{kind}', {key}, '{{\"of\": \"{kind}\"}}', '[[\"name\",null]]', 0)"
+        );
+        pool.execute(AssertSqlSafe(message)).await.expect("an old message");
+    }
     pool.close().await;
 
     let db = Fresh::open(url.to_owned()).await;
@@ -59,5 +66,9 @@ async fn keeps_its_notifications(url: &str, dialect: Dialect) {
     insert(&db, &["new"]).await;
     let new = claim_one(&db, "o", 0).await;
     assert!(new.seq > waiting.seq, "numbers go on where they were");
+    let told = messages(reserve(&db, 0, 10, 10).await);
+    assert_eq!((told[0].kind, told[0].key.as_deref()), (OutboxKind::Lifecycle, Some(&b"key"[..])));
+    assert_eq!((told[0].body.get(), told[0].headers.get("name")), (r#"{"of": "lifecycle"}"#, None));
+    assert_eq!((told[1].kind, told[1].key.as_deref(), told.len()), (OutboxKind::DeadLetter, None, 2));
     db.close().await;
 }

@@ -14,12 +14,14 @@ use super::outbox::RESERVED_MS;
 use super::{Database, DatabaseError};
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Origin;
+use crate::domain::envelope::raw_json;
 use crate::domain::notification::Request;
 use crate::domain::recipient::Recipient;
 use crate::domain::record::Headers;
 use crate::ports::ledger::{
     AttemptEnd, AttemptStart, ClaimRequest, Claimed, Handling, Inserted, LedgerError, NewNotification,
-    NotificationLedger as _, NotificationView, OUT_OF_TURN, Outcome, Search, Selection, Settlement, State,
+    NotificationLedger as _, NotificationView, OUT_OF_TURN, OutboxKind, OutboxMessage, Outcome, Search, Selection,
+    Settlement, State,
 };
 use crate::ports::outbox::{Outbox as _, Waiting};
 
@@ -247,6 +249,19 @@ async fn reserve(db: &Database, now: i64, until: i64, limit: usize) -> Vec<Waiti
     let waiting = db.reserve(free.saturating_add(now), free.saturating_add(until), limit).await.expect("reserves");
     assert!(waiting.is_sorted_by_key(|w| w.id));
     waiting
+}
+
+fn message(body: &str) -> OutboxMessage {
+    OutboxMessage { kind: OutboxKind::Lifecycle, key: None, headers: Headers::default(), body: raw_json(&body) }
+}
+
+fn messages(waiting: Vec<Waiting>) -> Vec<OutboxMessage> {
+    waiting.into_iter().flat_map(|waiting| waiting.messages).collect()
+}
+
+/// As [`message`] had them.
+fn bodies(waiting: Vec<Waiting>) -> Vec<String> {
+    messages(waiting).iter().map(|m| serde_json::from_str(m.body.get()).expect("a text")).collect()
 }
 
 async fn view(database: &Database, id: &str) -> NotificationView {

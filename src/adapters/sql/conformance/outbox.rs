@@ -1,26 +1,23 @@
 //! The outbox.
 
-use sqlx::query;
+use serde_json::value::RawValue;
+use sqlx::{Row as _, query};
 
 use super::*;
 use crate::adapters::sql::outbox::MOST_FRESH;
-use crate::ports::ledger::{OutboxKind, OutboxMessage};
-use crate::ports::outbox::{Added, FreshEvents};
+use crate::ports::outbox::{Added, FreshEvents, MOST_TOGETHER};
 
 on_both_databases! {
     messages_wait_in_their_order_until_they_are_removed,
+    messages_that_were_settled_at_once_share_rows_and_letters_do_not,
     a_reservation_holds_until_its_end,
     a_reservation_keeps_to_its_limit_when_the_statistics_say_that_the_table_is_empty,
     no_message_is_reserved_twice,
     a_message_comes_back_as_it_went_in,
+    a_row_that_cannot_be_read_stays_and_holds_up_nothing,
     new_messages_are_announced,
     who_settles_holds_lifecycle_events_for_a_while,
     fresh_messages_are_kept_up_to_a_bound_and_for_somebody,
-}
-
-fn message(body: &str) -> OutboxMessage {
-    let body = body.to_owned();
-    OutboxMessage { kind: OutboxKind::Lifecycle, key: None, body, headers_json: "[]".to_owned() }
 }
 
 /// Settles a notification of this id with these messages.
@@ -34,45 +31,69 @@ async fn publish_numbers(db: &Database, id: &str, numbers: std::ops::Range<u32>)
     publish(db, id, numbers.map(|n| message(&n.to_string())).collect()).await;
 }
 
-fn bodies(waiting: &[Waiting]) -> Vec<&str> {
-    waiting.iter().map(|w| w.body.as_str()).collect()
+/// Reserves a number of rows.
+async fn take(db: &Database, now: i64, until: i64, rows: usize) -> Vec<String> {
+    bodies(reserve(db, now, until, rows).await)
+}
+
+fn ids(waiting: &[Waiting]) -> Vec<i64> {
+    waiting.iter().map(|w| w.id).collect()
 }
 
 async fn messages_wait_in_their_order_until_they_are_removed(db: &Fresh) {
     assert!(reserve(db, 0, 10, 5).await.is_empty());
     publish_numbers(db, "a", 0..3).await;
     publish_numbers(db, "b", 3..6).await;
-    let first = reserve(db, 0, 10, 4).await;
-    assert_eq!(bodies(&first), ["0", "1", "2", "3"]);
-    assert_eq!(bodies(&reserve(db, 0, 10, 4).await), ["4", "5"]);
-    db.remove(&[first[0].id, first[2].id]).await.expect("removes");
-    assert_eq!(bodies(&reserve(db, 10, 20, 10).await), ["1", "3", "4", "5"]);
-    db.remove(&[first[0].id, first[1].id, 4711]).await.expect("what is gone stays gone");
+    publish_numbers(db, "c", 6..7).await;
+    let first = reserve(db, 0, 10, 2).await;
+    let first_ids = ids(&first);
+    assert_eq!(bodies(first), ["0", "1", "2", "3", "4", "5"]);
+    assert_eq!(take(db, 0, 10, 2).await, ["6"]);
+    db.remove(&first_ids[..1]).await.expect("removes");
+    assert_eq!(take(db, 10, 20, 10).await, ["3", "4", "5", "6"]);
+    db.remove(&[first_ids[0], first_ids[1], 4711]).await.expect("what is gone stays gone");
     db.remove(&[]).await.expect("nothing to do");
     let rest = reserve(db, 20, 30, 10).await;
-    assert_eq!(bodies(&rest), ["3", "4", "5"]);
-    db.remove(&rest.iter().map(|w| w.id).collect::<Vec<_>>()).await.expect("removes");
+    let rest_ids = ids(&rest);
+    assert_eq!(bodies(rest), ["6"]);
+    db.remove(&rest_ids).await.expect("removes");
     assert!(reserve(db, i64::MAX, i64::MAX, 10).await.is_empty());
 }
 
+async fn messages_that_were_settled_at_once_share_rows_and_letters_do_not(db: &Fresh) {
+    let most = u32::try_from(MOST_TOGETHER).expect("is small");
+    let mut messages: Vec<OutboxMessage> = (0..=2 * most).map(|n| message(&n.to_string())).collect();
+    messages.splice(1..1, [letter(), letter()]);
+    publish(db, "n", messages).await;
+    let waiting = reserve(db, 0, 10, 10).await;
+    let mut sizes: Vec<_> = waiting.iter().map(|w| (w.kind == OutboxKind::DeadLetter, w.messages.len())).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [(false, 1), (false, MOST_TOGETHER), (false, MOST_TOGETHER), (true, 1), (true, 1)]);
+    let events = waiting.into_iter().filter(|w| w.kind == OutboxKind::Lifecycle).collect();
+    assert!(bodies(events).into_iter().eq((0..=2 * most).map(|n| n.to_string())), "in their order");
+}
+
 async fn a_reservation_holds_until_its_end(db: &Fresh) {
-    publish_numbers(db, "a", 0..2).await;
-    assert_eq!(bodies(&reserve(db, 100, 200, 1).await), ["0"]);
-    assert_eq!(bodies(&reserve(db, 150, 250, 10).await), ["1"]);
+    publish_numbers(db, "a", 0..1).await;
+    publish_numbers(db, "b", 1..2).await;
+    assert_eq!(take(db, 100, 200, 1).await, ["0"]);
+    assert_eq!(take(db, 150, 250, 10).await, ["1"]);
     assert!(reserve(db, 199, 300, 10).await.is_empty());
-    assert_eq!(bodies(&reserve(db, 200, 300, 10).await), ["0"]);
-    assert_eq!(bodies(&reserve(db, 250, 350, 10).await), ["1"]);
+    assert_eq!(take(db, 200, 300, 10).await, ["0"]);
+    assert_eq!(take(db, 250, 350, 10).await, ["1"]);
 }
 
 async fn a_reservation_keeps_to_its_limit_when_the_statistics_say_that_the_table_is_empty(db: &Fresh) {
     publish_numbers(db, "a", 0..1).await;
     query("ANALYZE").execute(&db.write).await.expect("analyses");
-    publish_numbers(db, "b", 1..50).await;
-    assert_eq!(bodies(&reserve(db, 0, 10, 3).await), ["0", "1", "2"]);
+    for n in 1..10 {
+        publish_numbers(db, &n.to_string(), n..n + 1).await;
+    }
+    assert_eq!(take(db, 0, 10, 3).await, ["0", "1", "2"]);
 }
 
 async fn no_message_is_reserved_twice(db: &Fresh) {
-    publish_numbers(db, "a", 0..200).await;
+    publish(db, "n", (0..200).map(|_| letter()).collect()).await;
     let other = db.again().await;
     let drain = async |database: &Database| {
         let mut mine = BTreeSet::new();
@@ -95,20 +116,29 @@ async fn no_message_is_reserved_twice(db: &Fresh) {
 }
 
 async fn a_message_comes_back_as_it_went_in(db: &Fresh) {
-    let letter = OutboxMessage {
-        kind: OutboxKind::DeadLetter,
-        key: Some((0..=255).collect()),
-        body: r#"{"amount": 99.10, "n": 1e3, "text": "\u0000 \\ \" '' 💌"}"#.to_owned(),
-        headers_json: r#"[["eventType","Tm90aWZpY2F0aW9uU2VudA=="],["none",null]]"#.to_owned(),
-    };
+    let mut headers = Headers::default();
+    headers.push("eventType", Some(b"NotificationSent"));
+    headers.push("none", None);
+    let body = r#"{"amount": 99.10, "n": 1e3, "text": "\u0000 \\ \" '' 💌"}"#;
+    let body = RawValue::from_string(body.to_owned()).expect("JSON");
+    let letter = OutboxMessage { kind: OutboxKind::DeadLetter, key: Some((0..=255).collect()), headers, body };
     let empty = OutboxMessage { key: Some(Vec::new()), ..message("") };
     publish(db, "n", vec![letter.clone(), empty, message("no key")]).await;
-    let waiting = reserve(db, 0, 10, 10).await;
-    assert_eq!((waiting[0].kind, &waiting[0].key), (OutboxKind::DeadLetter, &letter.key));
-    assert_eq!((&waiting[0].body, &waiting[0].headers_json), (&letter.body, &letter.headers_json));
-    assert_eq!((waiting[1].kind, waiting[1].key.as_deref()), (OutboxKind::Lifecycle, Some(&[][..])));
-    assert_eq!((waiting[1].body.as_str(), waiting[1].headers_json.as_str()), ("", "[]"));
-    assert_eq!(waiting[2].key, None);
+    let (letters, events): (Vec<_>, Vec<_>) =
+        messages(reserve(db, 0, 10, 10).await).into_iter().partition(|m| m.kind == OutboxKind::DeadLetter);
+    assert_eq!((&letters[0].key, &letters[0].headers), (&letter.key, &letter.headers));
+    assert_eq!(letters[0].body.get(), letter.body.get());
+    assert_eq!((events[0].body.get(), events[0].key.as_deref()), (r#""""#, Some(&[][..])));
+    assert_eq!((events[1].key.as_deref(), &events[1].headers), (None, &Headers::default()));
+}
+
+async fn a_row_that_cannot_be_read_stays_and_holds_up_nothing(db: &Fresh) {
+    publish_numbers(db, "a", 0..1).await;
+    query("UPDATE outbox SET messages = '[{]'").execute(&db.write).await.expect("spoils it");
+    publish_numbers(db, "b", 1..2).await;
+    assert_eq!(take(db, 0, 10, 10).await, ["1"]);
+    let row = query("SELECT COUNT(*) AS rows FROM outbox").fetch_one(&db.read).await.expect("counts");
+    assert_eq!(row.get::<i64, _>("rows"), 2);
 }
 
 async fn new_messages_are_announced(db: &Fresh) {
@@ -130,17 +160,16 @@ async fn who_settles_holds_lifecycle_events_for_a_while(db: &Fresh) {
     let added = db.added();
     publish(db, "n", vec![message("one"), letter(), message("two")]).await;
     assert_eq!(*added.borrow(), Added { batches: 1, unreserved: 1 }, "a letter is for whoever comes first");
-    let FreshEvents { mut ids, messages, reserved_until_ms } = db.fresh().expect("there are fresh ones");
-    assert_eq!(messages.iter().map(|m| m.body.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    let FreshEvents { ids: fresh, messages, reserved_until_ms } = db.fresh().expect("there are fresh ones");
+    assert_eq!(messages.iter().map(|m| m.body.get()).collect::<Vec<_>>(), [r#""one""#, r#""two""#]);
     assert_eq!(reserved_until_ms, at(RESERVED_MS).as_millisecond());
     assert!(db.fresh().is_none(), "once");
-    assert_eq!(bodies(&reserve(db, -1, RESERVED_MS, 10).await), ["letter"]);
+    assert_eq!(take(db, -1, RESERVED_MS, 10).await, ["letter"]);
     let free = reserve(db, 0, RESERVED_MS, 10).await;
-    assert_eq!(bodies(&free), ["one", "two"]);
-    ids.sort_unstable();
-    assert_eq!(ids, free.iter().map(|w| w.id).collect::<Vec<_>>());
-    db.remove(&ids).await.expect("removes");
-    assert!(reserve(db, i64::MAX, i64::MAX, 1).await.iter().all(|w| w.body == "letter"));
+    assert_eq!(fresh, ids(&free));
+    assert_eq!(bodies(free), ["one", "two"]);
+    db.remove(&fresh).await.expect("removes");
+    assert_eq!(take(db, i64::MAX, i64::MAX, 10).await, ["letter"]);
 }
 
 async fn fresh_messages_are_kept_up_to_a_bound_and_for_somebody(db: &Fresh) {
@@ -152,8 +181,8 @@ async fn fresh_messages_are_kept_up_to_a_bound_and_for_somebody(db: &Fresh) {
     assert_eq!(added.borrow().unreserved, 0);
     publish_numbers(db, "is too much", 0..1).await;
     assert_eq!(added.borrow().unreserved, 1, "the database has to be looked into");
-    assert_eq!(db.fresh().map(|fresh| fresh.ids.len()), Some(MOST_FRESH));
+    assert_eq!(db.fresh().map(|fresh| fresh.messages.len()), Some(MOST_FRESH));
     assert!(db.fresh().is_none());
     publish_numbers(db, "has room again", 0..1).await;
-    assert_eq!(db.fresh().map(|fresh| fresh.ids.len()), Some(1));
+    assert_eq!(db.fresh().map(|fresh| fresh.messages.len()), Some(1));
 }
