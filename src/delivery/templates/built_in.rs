@@ -12,7 +12,7 @@ macro_rules! files {
 files![
     "layouts/base.de.html",
     "layouts/base.html",
-    "layouts/rows.html",
+    "layouts/row.html",
     "layouts/words.de.txt",
     "layouts/words.txt",
     "order_cancelled/body.de.html",

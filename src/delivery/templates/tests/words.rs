@@ -151,8 +151,9 @@ fn a_mail_with_html_alone_has_a_text_of_the_same_words() {
         (
             "news/body.html",
             "{% extends \"layouts/base.html\" %}{% block preheader %}preview{% endblock %}{% block content %}\
-             {%- from \"layouts/rows.html\" import row %}<h1>Hello {{ name }}</h1>\
-             <table>{% call row(\"Order\") %}4711{% endcall %}{% call row(\"Total\") %}5 €{% endcall %}</table>\
+             <h1>Hello {{ name }}</h1><table>\
+             {% set label = \"Order\" %}{% set value = 4711 %}{% include \"layouts/row.html\" %}\
+             {% set label = \"Total\" %}{% set value = \"5 €\" %}{% include \"layouts/row.html\" %}</table>\
              <p>See <a href=\"https://shop.example/{{ name }}\">the shop</a></p>{% endblock %}",
         ),
     ]);
