@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Executor, Row as _, query};
+use sqlx::{Any, Executor, FromRow, Row as _, query, query_as};
 
 use super::database::sql;
 use super::dialect::Dialect;
@@ -18,21 +18,20 @@ const COLUMNS: &str =
     q.correlation_id, q.caused_at, q.request, q.origin_topic, q.origin_partition, q.origin_offset, q.origin_key,
     q.headers, c.version, c.email, c.phone, c.locale, c.time_zone, c.devices, p.preferences";
 
-/// What is known about a notification. They come as one JSON text: to hand over so many columns of so many rows takes
-/// longer than to find them.
-#[derive(Deserialize)]
+/// What is known about a notification.
+#[derive(Deserialize, FromRow)]
 struct Found {
     seq: i64,
     channel: String,
-    lane: u16,
-    round: u16,
-    attempts: u32,
-    unknowns: u32,
+    lane: i64,
+    round: i64,
+    attempts: i64,
+    unknowns: i64,
     next_attempt_at: Option<i64>,
     first_failure_at: Option<i64>,
     expires_at: Option<i64>,
     digest_id: Option<String>,
-    reopened: u32,
+    reopened: i64,
     id: String,
     aggregate_id: String,
     recipient: Option<String>,
@@ -43,7 +42,7 @@ struct Found {
     caused_at: i64,
     request: String,
     origin_topic: String,
-    origin_partition: Option<i32>,
+    origin_partition: Option<i64>,
     origin_offset: Option<i64>,
     origin_key: Option<String>,
     headers: String,
@@ -77,16 +76,22 @@ pub(super) async fn contents(
     if seqs.is_empty() {
         return Ok(Vec::new());
     }
-    let statement = format!(
-        "SELECT {} AS found FROM {} JOIN notifications n ON n.seq = r.seq JOIN requests q ON q.seq = n.seq
+    let tables = format!(
+        "{} JOIN notifications n ON n.seq = r.seq JOIN requests q ON q.seq = n.seq
              LEFT JOIN recipients c ON c.id = q.recipient LEFT JOIN preferences p ON p.recipient = q.recipient",
-        dialect.arrays(COLUMNS),
         dialect.seqs()
     );
-    let row = query(sql(statement)).bind(seqs).fetch_one(executor).await?;
-    let found: Option<&str> = row.try_get("found")?;
-    let found: Vec<Found> =
-        serde_json::from_str(found.unwrap_or("[]")).map_err(|e| bad_column("found", e.to_string()))?;
+    let found: Vec<Found> = match dialect {
+        Dialect::Postgres => {
+            query_as(sql(format!("SELECT {COLUMNS} FROM {tables}"))).bind(seqs).fetch_all(executor).await?
+        }
+        // SQLite runs in a thread of its own: to hand over so many columns of so many rows takes longer than to find them.
+        Dialect::Sqlite => {
+            let one_text = format!("SELECT json_group_array(json_array({COLUMNS})) AS found FROM {tables}");
+            let row = query(sql(one_text)).bind(seqs).fetch_one(executor).await?;
+            serde_json::from_str(row.try_get("found")?).map_err(|e| bad_column("found", e.to_string()))?
+        }
+    };
     let mut all = found.into_iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
     all.sort_by_key(|claimed| (claimed.due, claimed.seq));
     Ok(all)
@@ -111,19 +116,19 @@ fn claimed(found: Found) -> Result<Claimed, sqlx::Error> {
         critical: found.critical != 0,
         expires_at: found.expires_at.map(timestamp),
         digest_id: found.digest_id,
-        reopened: found.reopened,
+        reopened: found.reopened as u32,
         correlation_id: found.correlation_id,
         caused_at: timestamp(found.caused_at),
         due: found.next_attempt_at.map(timestamp),
         request_json: found.request,
-        round: found.round,
-        lane: found.lane,
-        attempts: found.attempts,
-        unknowns: found.unknowns,
+        round: found.round as u16,
+        lane: found.lane as u16,
+        attempts: found.attempts as u32,
+        unknowns: found.unknowns as u32,
         first_failure_at: found.first_failure_at.map(timestamp),
         origin: OriginCoordinates {
             topic: found.origin_topic,
-            partition: found.origin_partition,
+            partition: found.origin_partition.map(|partition| partition as i32),
             offset: found.origin_offset,
             key: base64(found.origin_key.as_deref(), "origin_key")?,
             headers_json: found.headers,

@@ -12,6 +12,11 @@ pub fn waiting(table: &str) -> String {
     format!("{table}.state IN ('pending', 'retrying', 'awaiting_contact')")
 }
 
+/// More than any statement is given. PostgreSQL takes the rows of a function for a hundred, and those of a limit that it
+/// does not know for a tenth of that. For so few it looks up each in the other table's index; otherwise it might do it
+/// the other way round, while that table is small, and keep to it when it is not any more.
+const NO_LIMIT: u32 = 1_000_000;
+
 /// The database behind the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -29,7 +34,8 @@ impl Dialect {
         match self {
             Self::Postgres => {
                 let columns: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
-                format!("json_to_recordset($1::json) AS r({})", columns.join(", "))
+                let rows = format!("json_to_recordset($1::json) AS r({})", columns.join(", "));
+                format!("(SELECT * FROM {rows} LIMIT (SELECT {NO_LIMIT})) AS r")
             }
             Self::Sqlite => {
                 let columns: Vec<String> =
@@ -57,14 +63,6 @@ impl Dialect {
         match self {
             Self::Postgres => "unnest(string_to_array($1, ',')::bigint[]) AS r(seq)",
             Self::Sqlite => "(SELECT value AS seq FROM json_each('[' || $1 || ']')) AS r",
-        }
-    }
-
-    /// All rows that are found as one JSON text, an array of arrays of these columns. NULL or an empty array when none is.
-    pub fn arrays(self, columns: &str) -> String {
-        match self {
-            Self::Postgres => format!("json_agg(json_build_array({columns}))::text"),
-            Self::Sqlite => format!("json_group_array(json_array({columns}))"),
         }
     }
 
