@@ -9,7 +9,6 @@ use sqlx::any::AnyRow;
 use sqlx::{Row as _, query};
 
 use super::database::{Database, bounded, sql};
-use super::dialect::waiting;
 use super::insert::text;
 use super::rows::millis;
 use super::wake::Wake;
@@ -200,9 +199,8 @@ async fn store(database: &Database, recipients: &[Recipient], stored: Stored) ->
     );
     let wake = format!(
         "UPDATE notifications SET state = 'pending', next_attempt_at = $2
-         FROM {} WHERE notifications.recipient = r.id AND notifications.state = 'awaiting_contact' AND {}",
-        database.dialect.rows(&[("id", "text")]),
-        waiting("notifications")
+         FROM {} WHERE notifications.recipient = r.id AND notifications.state = 'awaiting_contact'",
+        database.dialect.rows(&[("id", "text")])
     );
     let now = millis(Timestamp::now());
     let woken = bounded(async {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
-use super::dialect::waiting;
+
 use super::ledger::id_rows;
 use super::rows::millis;
 use crate::domain::channel::Channel;
@@ -26,9 +26,7 @@ pub(super) async fn join(
     if ids.is_empty() {
         return Ok(());
     }
-    let untouched = |row: &str| {
-        format!("{row}.state = 'pending' AND {} AND {row}.attempts = 0 AND {row}.digest_id IS NULL", waiting(row))
-    };
+    let untouched = |row: &str| format!("{row}.state = 'pending' AND {row}.attempts = 0 AND {row}.digest_id IS NULL");
     let fresh = format!(
         "SELECT n.seq AS seq FROM {} JOIN requests q ON q.id = r.id JOIN notifications n ON n.seq = q.seq
          WHERE {} AND n.recipient IS NOT NULL ORDER BY n.seq",
@@ -38,6 +36,7 @@ pub(super) async fn join(
     let leader = format!(
         "SELECT lq.id AS id FROM notifications n JOIN requests q ON q.seq = n.seq
          JOIN notifications l ON l.recipient = n.recipient AND l.channel = n.channel
+             AND l.collects = 1 AND l.settled_at IS NULL
              AND l.seq < n.seq AND l.next_attempt_at <= n.next_attempt_at AND {}
          JOIN requests lq ON lq.seq = l.seq AND lq.template = q.template AND lq.category = q.category
              AND lq.critical = q.critical

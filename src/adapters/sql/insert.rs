@@ -41,13 +41,14 @@ const REQUEST: [(&str, &str); 16] = [
 ];
 
 /// The columns of its notification, which is found by the request's id.
-const NOTIFICATION: [(&str, &str); 6] = [
+const NOTIFICATION: [(&str, &str); 7] = [
     ("id", "text"),
     ("channel", "text"),
     ("recipient", "text"),
     ("next_attempt_at", "bigint"),
     ("about", "text"),
     ("expires_at", "bigint"),
+    ("collects", "bigint"),
 ];
 
 #[derive(Serialize)]
@@ -78,6 +79,7 @@ struct NotificationRow<'a> {
     next_attempt_at: i64,
     about: Option<&'a str>,
     expires_at: Option<i64>,
+    collects: u8,
 }
 
 fn request_row(new: &NewNotification) -> RequestRow<'_> {
@@ -114,6 +116,7 @@ fn notification_row(new: &NewNotification) -> NotificationRow<'_> {
         next_attempt_at: received_at.max(not_before),
         about: handling.about.as_deref(),
         expires_at: handling.expires_at.map(millis),
+        collects: u8::from(handling.digest_window.is_some()),
     }
 }
 
@@ -159,8 +162,8 @@ async fn write(
 ) -> Result<u64, sqlx::Error> {
     // One that was there before has its notification already.
     let notifications = format!(
-        "INSERT INTO notifications (seq, channel, recipient, state, next_attempt_at, about, expires_at)
-         SELECT q.seq, r.channel, r.recipient, 'pending', r.next_attempt_at, r.about, r.expires_at
+        "INSERT INTO notifications (seq, channel, recipient, state, next_attempt_at, about, expires_at, collects)
+         SELECT q.seq, r.channel, r.recipient, 'pending', r.next_attempt_at, r.about, r.expires_at, r.collects
          FROM {} JOIN requests q ON q.id = r.id WHERE true ORDER BY q.seq {}
          ON CONFLICT (seq) DO NOTHING",
         dialect.rows(&NOTIFICATION),

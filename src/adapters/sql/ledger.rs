@@ -214,10 +214,12 @@ impl NotificationLedger for Database {
     }
 
     async fn unsettled(&self, channel: Channel) -> Result<u64, LedgerError> {
-        let statement = "SELECT COUNT(*) AS waiting FROM notifications
-             WHERE channel = $1 AND settled_at IS NULL";
+        // Each state by the index that has it.
+        let count = |state: &str| format!("(SELECT COUNT(*) FROM notifications WHERE channel = $1 AND {state})");
+        let states = ["state IN ('pending', 'retrying')", "state = 'awaiting_contact'", "state = 'sending'"];
+        let statement = format!("SELECT {} AS waiting", states.map(count).join(" + "));
         bounded(async {
-            let row = query(statement).bind(channel.as_str()).fetch_one(&self.read).await?;
+            let row = query(sql(statement)).bind(channel.as_str()).fetch_one(&self.read).await?;
             Ok(row.try_get::<i64, _>("waiting")?.unsigned_abs())
         })
         .await

@@ -53,7 +53,7 @@ fn condition(selection: &Selection) -> (&'static str, Vec<Wanted<'_>>) {
     match selection {
         Selection::Ids(ids) => ("q.id = r.id", of_ids(ids)),
         Selection::DigestOf(leaders) => ("n.digest_id = r.id AND n.settled_at IS NULL", of_ids(leaders)),
-        Selection::Recipient(id) => ("n.recipient = r.recipient", vec![Wanted { recipient: Some(id), ..none() }]),
+        Selection::Recipient(id) => ("q.recipient = r.recipient", vec![Wanted { recipient: Some(id), ..none() }]),
         Selection::SupersededBy { about, recipient, templates, except, caused_at, now } => {
             let wanted = |template| Wanted {
                 id: Some(except),

@@ -38,3 +38,13 @@ INSERT INTO new_attempts SELECT * FROM attempts ORDER BY seq, number;
 
 DROP TABLE attempts;
 ALTER TABLE new_attempts RENAME TO attempts;
+
+-- What waits is looked for by its recipient in two cases only. Recipients are in no order, so an index of all that waits
+-- makes each notification that is claimed change a page of its own.
+DROP INDEX notifications_waiting;
+
+-- 1 for one that others may join in a digest.
+ALTER TABLE notifications ADD COLUMN collects INTEGER NOT NULL DEFAULT 0;
+
+CREATE INDEX notifications_awaiting ON notifications (recipient) WHERE state = 'awaiting_contact';
+CREATE INDEX notifications_collecting ON notifications (recipient) WHERE collects = 1 AND settled_at IS NULL;
