@@ -1,20 +1,12 @@
+-- Less to write for each notification: in the outbox, in indexes, and in SQLite's attempts.
+
 -- The outbox keeps messages that were settled together in one row: an array of {"key": …, "headers": …, "body": …}.
-
-CREATE TABLE new_outbox (
-    id             INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind           TEXT   NOT NULL,
-    messages       TEXT   NOT NULL,
-    reserved_until INTEGER NOT NULL
-);
-
-INSERT INTO new_outbox (kind, messages, reserved_until)
-SELECT kind,
-    '[{"key":' || COALESCE('"' || key || '"', 'null') || ',"headers":' || headers || ',"body":' || body || '}]',
-    reserved_until
-FROM outbox ORDER BY id;
-
-DROP TABLE outbox;
-ALTER TABLE new_outbox RENAME TO outbox;
+ALTER TABLE outbox ADD COLUMN messages TEXT NOT NULL DEFAULT '';
+UPDATE outbox SET messages =
+    '[{"key":' || COALESCE('"' || key || '"', 'null') || ',"headers":' || headers || ',"body":' || body || '}]';
+ALTER TABLE outbox DROP COLUMN key;
+ALTER TABLE outbox DROP COLUMN headers;
+ALTER TABLE outbox DROP COLUMN body;
 
 -- One tree instead of a table and an index over it.
 CREATE TABLE new_attempts (
@@ -45,6 +37,10 @@ DROP INDEX notifications_waiting;
 
 -- 1 for one that others may join in a digest.
 ALTER TABLE notifications ADD COLUMN collects INTEGER NOT NULL DEFAULT 0;
+
+UPDATE notifications SET collects = 1
+WHERE state = 'pending' AND attempts = 0 AND digest_id IS NULL AND recipient IS NOT NULL
+  AND next_attempt_at > CAST(unixepoch('subsec') * 1000 AS INTEGER);
 
 CREATE INDEX notifications_awaiting ON notifications (recipient) WHERE state = 'awaiting_contact';
 CREATE INDEX notifications_collecting ON notifications (recipient) WHERE collects = 1 AND settled_at IS NULL;

@@ -17,8 +17,8 @@ use crate::resilience::retry::Waits;
 
 /// Fresh messages are published together until they are so many.
 const BATCH: usize = 500;
-/// Reserved together at most, each of which is one message or several.
-const BATCHES: usize = 100;
+/// Reserved together at most, each of which is one message or several: so many are published within a reservation.
+const BATCHES: usize = 50;
 /// A reservation that is not fulfilled by then is free for another instance.
 const RESERVATION: Duration = Duration::from_secs(30);
 /// Fresh messages are published only while their reservation lasts at least so much longer.
@@ -101,7 +101,7 @@ impl OutboxRelay {
         if !due {
             return Ok(fresh);
         }
-        let more = self.relay_reserved().await? == BATCHES;
+        let more = self.relay_reserved().await?;
         if !more {
             *looked = Looked { next: now + LOOK, unreserved: known.unreserved };
         }
@@ -127,12 +127,12 @@ impl OutboxRelay {
         Ok(true)
     }
 
-    /// Publishes what waits in the database. Says how many batches it was.
-    async fn relay_reserved(&self) -> Result<usize, String> {
+    /// Publishes what waits in the database. False when there was nothing.
+    async fn relay_reserved(&self) -> Result<bool, String> {
         let now = self.clock.now().as_millisecond();
         let until = now + RESERVATION.as_millis() as i64;
         let waiting = self.outbox.reserve(now, until, BATCHES).await.map_err(|e| e.to_string())?;
-        let count = waiting.len();
+        let some = !waiting.is_empty();
         let (events, letters): (Vec<Waiting>, Vec<Waiting>) =
             waiting.into_iter().partition(|w| w.kind == OutboxKind::Lifecycle);
         if !events.is_empty() {
@@ -146,7 +146,7 @@ impl OutboxRelay {
             self.dead_letters.park(letters).await.map_err(|e| e.to_string())?;
             self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
         }
-        Ok(count)
+        Ok(some)
     }
 
     /// Publishes lifecycle events, and removes them from the outbox.

@@ -19,12 +19,11 @@ use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError};
 pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
     let dialect = database.dialect;
     let pick = format!(
-        "SELECT {} AS seqs FROM (
+        "SELECT string_agg(CAST(seq AS TEXT), ',') AS seqs FROM (
              SELECT seq FROM notifications
              WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying') AND digest_id IS NULL
                AND next_attempt_at <= $3
              ORDER BY next_attempt_at, seq LIMIT $4 {}) AS due",
-        dialect.joined("seq"),
         dialect.skip_locked(),
     );
     let take = format!(

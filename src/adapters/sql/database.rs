@@ -29,15 +29,17 @@ const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Of each connection. A checkpoint every 1,000 pages would write pages back several times within one backlog, and wait
 /// for the disk each time; what is committed is in the log all the same. Ids are spread over their whole index, which
-/// needs some cache.
+/// needs some cache. What a statement needs to undo itself is small, and kept in memory.
 const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;
      PRAGMA wal_autocheckpoint = 10000; PRAGMA cache_size = -16000; PRAGMA temp_store = MEMORY;";
 /// Of each connection. Every statement finds its rows by looking each up in an index, however few there are: a plan that
 /// reads a table or an index whole is right for the table as it was, and would stay while a backlog builds up. So each
-/// statement gets one plan, for to make it anew for each call takes longer than most calls.
+/// statement gets one plan, for to make it anew for each call takes longer than most calls. A process that stands still
+/// must not hold what it has locked.
 const POSTGRES_SETUP: &str = "SET statement_timeout = '15s'; SET application_name = 'notification-service';
      SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off;
-     SET enable_mergejoin = off; SET enable_hashjoin = off; SET random_page_cost = 0.1; SET jit = off;";
+     SET enable_mergejoin = off; SET enable_hashjoin = off; SET random_page_cost = 0.1; SET jit = off;
+     SET idle_in_transaction_session_timeout = '20s';";
 /// Plans are as old as their connection: what was planned for a small table is not kept for a large one.
 const POSTGRES_LIFETIME: Duration = Duration::from_secs(20);
 

@@ -66,11 +66,6 @@ impl Dialect {
         }
     }
 
-    /// All rows that are found as one text: the numbers in a column, with commas between them. NULL when none is.
-    pub fn joined(self, column: &str) -> String {
-        format!("string_agg(CAST({column} AS TEXT), ',')")
-    }
-
     /// That a column is among the numbers of [`Self::seqs`].
     pub fn among_seqs(self) -> String {
         self.among(&format!("SELECT r.seq FROM {}", self.seqs()))

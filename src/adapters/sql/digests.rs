@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
-
 use super::ledger::id_rows;
 use super::rows::millis;
 use crate::domain::channel::Channel;

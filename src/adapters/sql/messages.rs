@@ -62,16 +62,15 @@ async fn insert_rows<'a>(
     rows: impl Iterator<Item = &'a [&'a OutboxMessage]>,
     reserved_until_ms: i64,
 ) -> Result<Vec<i64>, sqlx::Error> {
-    let rows: Vec<String> = rows.map(written).collect();
-    let mut ids = Vec::with_capacity(rows.len());
-    for rows in rows.chunks(MOST_ROWS) {
+    let mut rows = rows.map(written).peekable();
+    let mut ids = Vec::new();
+    while rows.peek().is_some() {
+        let rows: Vec<String> = rows.by_ref().take(MOST_ROWS).collect();
         let values: Vec<String> = (3..).take(rows.len()).map(|n| format!("($1, ${n}, $2)")).collect();
         let statement =
             format!("INSERT INTO outbox (kind, messages, reserved_until) VALUES {} RETURNING id", values.join(", "));
-        let mut insert = query(sql(statement)).bind(kind_name(kind)).bind(reserved_until_ms);
-        for row in rows {
-            insert = insert.bind(row.clone());
-        }
+        let insert = query(sql(statement)).bind(kind_name(kind)).bind(reserved_until_ms);
+        let insert = rows.into_iter().fold(insert, |insert, row| insert.bind(row));
         for added in insert.fetch_all(&mut **tx).await? {
             ids.push(added.try_get("id")?);
         }

@@ -16,6 +16,7 @@ on_both_databases! {
     no_notification_is_claimed_twice,
     an_attempt_begins_only_for_who_holds_the_notification,
     what_is_sent_is_stored_with_its_attempt_and_its_messages,
+    of_what_is_settled_at_once_only_what_was_lost_is_left_out,
     a_stranger_settles_nothing_and_publishes_nothing,
     a_late_answer_of_a_former_owner_changes_nothing,
     what_is_retried_comes_due_at_its_time_only,
@@ -168,6 +169,28 @@ async fn what_is_sent_is_stored_with_its_attempt_and_its_messages(db: &Fresh) {
     assert!(claim(db, "p", 10 * LEASE, 10).await.is_empty());
     assert!(reserve(db, 100, 200, 10).await.is_empty());
     assert!(db.settle(&[]).await.expect("settles").is_empty());
+}
+
+async fn of_what_is_settled_at_once_only_what_was_lost_is_left_out(db: &Fresh) {
+    insert(db, &["a", "lost", "b"]).await;
+    let claimed = claim(db, "o", 0, 10).await;
+    for claimed in &claimed {
+        assert!(begin(db, "o", &claimed.id, 1).await);
+    }
+    query("UPDATE notifications SET lease_owner = 'heir' WHERE seq = $1")
+        .bind(claimed[1].seq)
+        .execute(&db.write)
+        .await
+        .expect("another one takes it");
+    let lost = shown(db, "lost").await;
+    let all: Vec<Settlement> = claimed.iter().map(|claimed| as_sent(claimed, "o")).collect();
+    assert_eq!(db.settle(&all).await.expect("settles"), ["a", "b"]);
+    assert_eq!(bodies(reserve(db, 100, 200, 10).await), ["one", "two", "one", "two"]);
+    for id in ["a", "b"] {
+        let settled = view(db, id).await;
+        assert_eq!((settled.state.as_str(), settled.attempts[0].outcome.as_deref()), ("sent", Some("accepted")));
+    }
+    assert_eq!(shown(db, "lost").await, lost);
 }
 
 async fn a_stranger_settles_nothing_and_publishes_nothing(db: &Fresh) {
