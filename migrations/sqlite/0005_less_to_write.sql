@@ -1,4 +1,4 @@
--- Less to write for each notification: in the outbox, in indexes, and in SQLite's attempts.
+-- Less to write for each notification: in the outbox, in indexes, and in SQLite's attempts. And what was not sent is found.
 
 -- The outbox keeps messages that were settled together in one row: an array of {"key": …, "headers": …, "body": …}.
 ALTER TABLE outbox ADD COLUMN messages TEXT NOT NULL DEFAULT '';
@@ -44,3 +44,7 @@ WHERE state = 'pending' AND attempts = 0 AND digest_id IS NULL AND recipient IS 
 
 CREATE INDEX notifications_awaiting ON notifications (recipient) WHERE state = 'awaiting_contact';
 CREATE INDEX notifications_collecting ON notifications (recipient) WHERE collects = 1 AND settled_at IS NULL;
+
+-- Those that were not sent are few among many, and looked for.
+CREATE INDEX notifications_unsent ON notifications (state, seq)
+    WHERE state IN ('failed', 'suppressed', 'expired', 'cancelled');

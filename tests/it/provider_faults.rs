@@ -1,8 +1,8 @@
 //! Providers that misbehave: each costs what it must, and no other lane anything.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::support::events::{Input, request};
 use crate::support::provider::{Answer, FakeProvider};
@@ -90,6 +90,47 @@ fn an_outage_longer_than_the_schedule_costs_no_notification() {
         let fine = fate.state == "sent" && last == "accepted" && before.iter().all(|outcome| outcome == "transient");
         assert!(fine, "{id}: {fate:?}");
         assert_eq!(provider.arrivals_of(&id).len(), fate.outcomes.len(), "{id}");
+    }
+    assert!(Story::of(&setup.kafka).letters.is_empty() && setup.database.dead_letter_count() == 0);
+}
+
+/// With the breaker and the schedule as they are by default.
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_minute_of_503_costs_no_notification_and_few_calls() {
+    const OUTAGE: Duration = Duration::from_secs(60);
+    const FIRST: usize = 10;
+    const COUNT: usize = 500;
+    // One every 10 s, and some room.
+    const PROBES: usize = 12;
+    let began = Arc::new(OnceLock::new());
+    let provider = FakeProvider::answering({
+        let began = Arc::clone(&began);
+        move |_| if began.get_or_init(Instant::now).elapsed() < OUTAGE { Answer::Status(503) } else { Answer::Accept }
+    });
+    let settings = "[breaker]\nrecovery_timeout_ms = 10000\n\
+                    [delivery.retry]\nschedule_ms = [5000, 30000, 120000, 600000, 1800000, 7200000]\n";
+    let setup = Setup::new(settings, &provider.named("email", "email", secs(1)));
+    let _service = setup.start();
+    let requests = |numbers: std::ops::Range<usize>| -> Vec<Input> {
+        numbers.map(|n| request(&format!("n-{n}"), "email", SOMEONE).input()).collect()
+    };
+    setup.kafka.produce(requests(0..FIRST));
+    // They open the breaker; the rest waits behind it.
+    wait::until("some fail", secs(20), || (provider.arrivals().len() >= FIRST).then_some(()));
+    setup.kafka.produce(requests(FIRST..COUNT));
+    provider.wait_for_accepted(COUNT, secs(180));
+
+    let began = *began.get().expect("there were calls");
+    let (during, after): (Vec<_>, Vec<_>) = provider.arrivals().into_iter().partition(|a| a.at - began < OUTAGE);
+    assert!(during.iter().any(|a| a.at - began > OUTAGE / 2), "nobody asked during the outage");
+    assert!((FIRST..=FIRST + PROBES).contains(&during.len()), "{} calls during the outage", during.len());
+    assert_eq!(after.len(), COUNT, "each is sent once when the provider is back");
+    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    for (id, fate) in setup.database.fates() {
+        let (last, before) = fate.outcomes.split_last().expect("an attempt");
+        let fine = fate.state == "sent" && last == "accepted" && before.iter().all(|outcome| outcome == "transient");
+        assert!(fine, "{id}: {fate:?}");
     }
     assert!(Story::of(&setup.kafka).letters.is_empty() && setup.database.dead_letter_count() == 0);
 }
