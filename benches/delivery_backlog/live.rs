@@ -128,12 +128,7 @@ fn publish(sender: &mut Sender, topic: &str, pace: Pace, first: u64, count: u64)
     for number in 0..count {
         ensure!(!INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed), "interrupted");
         if let Pace::Steady(rate) = pace {
-            let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
-            while let Some(wait) = due.checked_sub(began.elapsed()).filter(|wait| !wait.is_zero()) {
-                sender.producer.poll(Duration::ZERO);
-                // A poll that waits so shortly spins, on a core that the service needs.
-                thread::sleep(wait.min(Duration::from_millis(1)));
-            }
+            sender.wait_until(began, Duration::from_secs_f64(number as f64 / f64::from(rate)));
         }
         let event = events.next().unwrap_or_else(|| addressed_event(first + number));
         let key = match pace {

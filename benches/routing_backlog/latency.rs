@@ -101,12 +101,7 @@ fn send(cluster: &Cluster, topic: &str, rate: u32, length: Duration) -> Result<u
     let count = u64::from(rate) * length.as_secs();
     for number in 0..count {
         ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
-        let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
-        while let Some(wait) = due.checked_sub(began.elapsed()).filter(|wait| !wait.is_zero()) {
-            sender.producer.poll(Duration::ZERO);
-            // A poll that waits so shortly spins, on a core that the service needs.
-            std::thread::sleep(wait.min(Duration::from_millis(1)));
-        }
+        sender.wait_until(began, Duration::from_secs_f64(number as f64 / f64::from(rate)));
         let event = event(1_000_000 + number);
         sender.send(topic, Some(event.key.as_bytes()), Some(event.value.as_bytes()), Some(event.headers))?;
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -87,6 +88,15 @@ impl Sender {
             self.producer.poll(Duration::ZERO);
         }
         Ok(())
+    }
+
+    /// Waits until so much time has passed since `began`. A poll that waits as shortly as a pace asks for spins, on a core
+    /// that the service needs; so this sleeps between polls.
+    pub fn wait_until(&self, began: Instant, due: Duration) {
+        while let Some(wait) = due.checked_sub(began.elapsed()).filter(|wait| !wait.is_zero()) {
+            self.producer.poll(Duration::ZERO);
+            thread::sleep(wait.min(Duration::from_millis(1)));
+        }
     }
 
     /// Waits until everything sent is acknowledged.

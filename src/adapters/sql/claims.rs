@@ -105,7 +105,7 @@ pub(super) async fn begin_attempts(
             return Ok(attempts.iter().map(|a| a.id.clone()).collect());
         }
         tx.rollback().await?;
-        let begin = query(sql(format!("{statement} RETURNING seq"))).bind(rows.clone()).bind(owner.to_owned());
+        let begin = query(sql(format!("{statement} RETURNING seq"))).bind(rows).bind(owner.to_owned());
         let begun: HashSet<i64> = seqs_of(&begin.fetch_all(&database.write).await?)?.into_iter().collect();
         Ok(attempts.iter().filter(|a| begun.contains(&a.seq)).map(|a| a.id.clone()).collect())
     })

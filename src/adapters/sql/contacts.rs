@@ -51,7 +51,7 @@ fn row(r: &Recipient) -> Row<'_> {
 }
 
 /// The entry of this id in a row that has its columns.
-pub(super) fn recipient(id: String, row: &AnyRow) -> Result<Recipient, sqlx::Error> {
+fn recipient(id: String, row: &AnyRow) -> Result<Recipient, sqlx::Error> {
     Ok(Recipient {
         id,
         email: row.try_get("email")?,

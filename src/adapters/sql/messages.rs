@@ -34,7 +34,7 @@ struct Read {
 }
 
 /// The name of a kind in the database.
-pub(super) fn kind_name(kind: OutboxKind) -> &'static str {
+fn kind_name(kind: OutboxKind) -> &'static str {
     match kind {
         OutboxKind::Lifecycle => "lifecycle",
         OutboxKind::DeadLetter => "dead_letter",

@@ -12,9 +12,7 @@ const ONE_MESSAGE: i64 = 4;
 
 #[tokio::test]
 async fn sqlite_keeps_its_notifications() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let url = format!("sqlite://{}?mode=rwc", folder.path().join("ledger.db").display());
-    keeps_its_notifications(&url, Dialect::Sqlite).await;
+    with_file(async |url| keeps_its_notifications(&url, Dialect::Sqlite).await).await;
 }
 
 #[tokio::test]
@@ -25,15 +23,18 @@ async fn postgres_keeps_its_notifications() {
 
 #[tokio::test]
 async fn sqlite_keeps_its_attempts_messages_and_digests() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let url = format!("sqlite://{}?mode=rwc", folder.path().join("ledger.db").display());
-    keeps_its_attempts_messages_and_digests(&url, Dialect::Sqlite).await;
+    with_file(async |url| keeps_its_attempts_messages_and_digests(&url, Dialect::Sqlite).await).await;
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: TEST_DATABASE_URL"]
 async fn postgres_keeps_its_attempts_messages_and_digests() {
     with_server_database(async |url| keeps_its_attempts_messages_and_digests(&url, Dialect::Postgres).await).await;
+}
+
+async fn with_file(case: impl AsyncFnOnce(String)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    case(format!("sqlite://{}?mode=rwc", folder.path().join("ledger.db").display())).await;
 }
 
 async fn old_version(url: &str, dialect: Dialect, version: i64) -> AnyPool {
