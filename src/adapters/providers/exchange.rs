@@ -18,9 +18,9 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(3);
 /// How much of an answer is read: it only serves as a receipt or an explanation.
 const ANSWER_BYTES: usize = 64 * 1024;
 /// Shorter than what servers commonly keep idle connections for: a connection that the server closes just as it is
-/// used again costs an unknown outcome.
+/// used again costs an unknown outcome. However many they are: no more are opened than sends are under way at once, and
+/// those come in batches, so that a smaller number would be closed after each batch and opened again for the next.
 const IDLE_CONNECTION: Duration = Duration::from_secs(15);
-const IDLE_CONNECTIONS: usize = 32;
 
 /// Talks HTTP for one provider. It follows no redirection and uses no proxy.
 #[derive(Clone)]
@@ -44,7 +44,6 @@ impl Exchange {
             .timeout(settings.timeout)
             .connect_timeout(connect_timeout)
             .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build()
             .map_err(|error| settings.at_fault("url", format!("cannot be used: {}", explain(&error.without_url()))))?;
         Ok(Self { client })
