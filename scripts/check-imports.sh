@@ -28,7 +28,7 @@ main:        cli
 # crates, and where in src/ they may be named (`backoff::` is the crate, `backoff` would be any word)
 crates='
 tokio tokio_util actix actix_rt actix_web   not in   domain handlers
-rdkafka sqlx lettre reqwest                 only in  adapters
+rdkafka sqlx lettre reqwest jsonwebtoken    only in  adapters
 backoff::                                   only in  resilience/retry.rs
 '
 

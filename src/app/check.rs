@@ -1,6 +1,7 @@
 //! What the configuration's own rules cannot see: properties that librdkafka refuses, templates that do not parse,
-//! providers that cannot be built.
+//! providers that cannot be built, keys that are none.
 
+use super::auth::authority;
 use super::delivery::{provider_settings, templates};
 use super::kafka::client_settings;
 use crate::adapters::providers;
@@ -16,6 +17,9 @@ pub fn check(config: &Config) -> Vec<Mistake> {
     }
     if let Some(Err(error)) = config.redis.url.as_ref().map(|url| RedisProbe::new(url.expose())) {
         add("redis.url".into(), error);
+    }
+    if let Err(problem) = authority(&config.auth) {
+        add("auth.jwt_public_key_file".into(), problem);
     }
     match templates(config) {
         Ok(templates) => {

@@ -1,5 +1,6 @@
 //! The composition root: the only place that names concrete adapters. Start order, wiring, ordered shutdown.
 
+mod auth;
 mod breakers;
 mod check;
 mod delivery;
@@ -11,6 +12,7 @@ mod startup;
 mod streams;
 mod wiring;
 
+pub use auth::expected_of_tokens;
 pub use check::check;
 pub use delivery::templates;
 pub use kafka::{client_settings, topic_plans};

@@ -13,7 +13,7 @@ use super::breakers::Breakers;
 use super::groups::{GroupParts, GroupPlan};
 use super::kafka::{client_settings, topic_plans};
 use super::wiring::Wiring;
-use super::{delivery, exposed, startup};
+use super::{auth, delivery, exposed, startup};
 use crate::actors::circuit_breaker::BreakerDuty;
 use crate::actors::consumer_group::ConsumerGroupActor;
 use crate::actors::dead_letter::{DeadLetterDuty, DeadLetterHandle};
@@ -35,7 +35,7 @@ use crate::delivery::rules::TemplateRules;
 use crate::delivery::templates::Templates;
 use crate::domain::channel::Channel;
 use crate::handlers::Registry;
-use crate::http::{self, HttpServerHandle, Limits, Phase, RunningParts, SharedState};
+use crate::http::{self, Gate, HttpServerHandle, Limits, Phase, RunningParts, SharedState};
 use crate::ports::clock::{SharedClock, SystemClock};
 use crate::ports::ledger::NotificationLedger as _;
 use crate::ports::probe::Probe;
@@ -108,9 +108,17 @@ impl Service {
             io: io.clone(),
         };
         let http = &config.http;
-        let limits = Limits::new(http.max_body_bytes, http.rate_limit_per_second, http.rate_limit_burst);
-        let server = http::start(config.http.address, limits, state).map_err(|e| StartError(e.to_string()))?;
-        tracing::info!(address = %server.address(), "listening; without authentication the API answers loopback clients only");
+        let gate = Gate {
+            limits: Limits::new(http.max_body_bytes, http.rate_limit_per_second, http.rate_limit_burst),
+            authority: auth::authority(&config.auth)
+                .map_err(|e| StartError(format!("auth.jwt_public_key_file: {e}")))?,
+        };
+        let answers = match gate.authority {
+            Some(_) => "the API asks for bearer tokens",
+            None => "without authentication the API answers loopback clients only",
+        };
+        let server = http::start(config.http.address, gate, state).map_err(|e| StartError(e.to_string()))?;
+        tracing::info!(address = %server.address(), "listening; {answers}");
 
         let templates = delivery::templates(&config).map_err(|e| StartError(format!("delivery.templates_dir: {e}")))?;
         let templates = Arc::new(templates);

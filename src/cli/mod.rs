@@ -10,6 +10,7 @@ mod publish;
 mod sample;
 mod serve;
 mod templates;
+mod token;
 mod topics;
 
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ enum Command {
     Config(config::Args),
     /// Check the templates, or render one with data of your own
     Templates(templates::Args),
+    /// Make tokens for the API
+    Token(token::Args),
     /// Bring the database's tables up to date
     Migrate,
 }
@@ -71,6 +74,7 @@ pub fn run() -> ExitCode {
         Command::LoadTest(args) => load_test::run(file, &args),
         Command::Config(args) => config::run(file, &args),
         Command::Templates(args) => templates::run(file, &args),
+        Command::Token(args) => token::run(file, &args),
         Command::Migrate => migrate::run(file),
     };
     match result {

@@ -16,11 +16,6 @@ pub fn run(file: Option<&Path>) -> Result<(), CliError> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    if std::env::var_os("JWT_SECRET").is_some() {
-        tracing::warn!(
-            "JWT_SECRET has no effect: this version has no authentication and answers loopback clients only"
-        );
-    }
     let io = context::runtime()?;
     let metrics = MetricsPage::install().map_err(|e| CliError::Failed(format!("metrics: {e}")))?;
     let timeout = config.shutdown.timeout();

@@ -8,11 +8,12 @@ use super::load::merge;
 use super::mistake::{Mistake, Step, key_of};
 
 /// Variables with names of their own, and their keys.
-const NAMED: [(&str, [&str; 2]); 6] = [
+const NAMED: [(&str, [&str; 2]); 7] = [
     ("KAFKA_BROKERS", ["kafka", "brokers"]),
     ("DATABASE_URL", ["database", "url"]),
     ("REDIS_URL", ["redis", "url"]),
     ("HTTP_ADDRESS", ["http", "address"]),
+    ("JWT_SECRET", ["auth", "jwt_secret"]),
     ("LOG_FORMAT", ["logging", "format"]),
     ("RUST_LOG", ["logging", "filter"]),
 ];
@@ -21,7 +22,7 @@ const NAMED: [(&str, [&str; 2]); 6] = [
 const PREFIX: &str = "NOTIFICATION__";
 
 /// Optional keys without a default, whose values are texts.
-const TEXTS: [&str; 13] = [
+const TEXTS: [&str; 17] = [
     "url",
     "templates_dir",
     "secret",
@@ -35,6 +36,10 @@ const TEXTS: [&str; 13] = [
     "selector",
     "domain",
     "private_key_file",
+    "jwt_secret",
+    "jwt_public_key_file",
+    "issuer",
+    "audience",
 ];
 
 /// A variable that sets a key.

@@ -26,8 +26,3 @@ impl HttpConfig {
         rule(mistakes, self.rate_limit_burst >= 1, "http.rate_limit_burst", "must be at least 1");
     }
 }
-
-/// `[auth]`: there is no authentication in this version, so the section has no keys.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct AuthConfig {}

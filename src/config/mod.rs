@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+mod auth;
 mod breaker;
 mod collect;
 mod database;
@@ -34,11 +35,12 @@ mod supervision;
 #[cfg(test)]
 mod tests;
 
+pub use auth::AuthConfig;
 pub use breaker::BreakerConfig;
 pub use database::DatabaseConfig;
 pub use dedup::{DedupConfig, DedupStore};
 pub use delivery::{DeliveryConfig, DeliveryRetryConfig};
-pub use http::{AuthConfig, HttpConfig};
+pub use http::HttpConfig;
 pub use kafka::{AutoOffsetReset, KafkaConfig, Partitions};
 pub use logging::{LogFormat, LoggingConfig};
 pub use mistake::{ConfigError, Mistake};
@@ -94,7 +96,9 @@ impl Config {
 
     /// What deserves a look at start but is no mistake.
     pub fn warnings(&self) -> Vec<String> {
-        self.delivery.warnings()
+        let mut warnings = self.delivery.warnings();
+        warnings.extend(self.auth.warnings());
+        warnings
     }
 
     fn validate(&self, mistakes: &mut Vec<Mistake>) {
@@ -102,6 +106,7 @@ impl Config {
         self.database.validate(mistakes);
         self.redis.validate(mistakes);
         self.http.validate(mistakes);
+        self.auth.validate(mistakes);
         self.logging.validate(mistakes);
         self.startup.validate(mistakes);
         self.shutdown.validate(mistakes);

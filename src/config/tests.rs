@@ -51,7 +51,10 @@ fn the_optional_keys_of_the_manual_are_valid() {
     };
     let uncomment = |line: &'static str| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line);
     let manual: Vec<&str> = super::load::DEFAULTS.lines().map(uncomment).collect();
-    let config = good(&manual.join("\n"), &[]);
+    let (manual, instead) = (manual.join("\n"), "jwt_public_key_file = ");
+    one_mistake(&manual, &[], "auth.jwt_public_key_file: must not be set beside auth.jwt_secret");
+    let config = good(&manual.replace(instead, &format!("# {instead}")), &[]);
+    assert!(config.auth.jwt_secret.is_some() && config.auth.audience.is_some());
     assert_eq!(config.routing.routes.len(), 1);
     assert_eq!(config.routing.routes()[0].when.len(), 1);
     let source = &config.routing.sources[0];

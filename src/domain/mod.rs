@@ -17,6 +17,7 @@ mod object;
 pub mod preferences;
 pub mod recipient;
 pub mod record;
+pub mod role;
 pub mod stored_letter;
 pub mod time;
 pub mod trace;

@@ -1,20 +1,20 @@
-//! How much a client may ask: a bound on bodies, and a rate for the API by client address.
+//! How much a client may ask: a bound on bodies, and a rate for the API.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use actix_web::Error;
-use actix_web::body::BoxBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_LENGTH, RETRY_AFTER};
-use actix_web::middleware::Next;
-use actix_web::web;
-
-use super::problem::problem;
 use crate::resilience::token_bucket::TokenBucket;
+
+/// Whom a rate is kept for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// Whoever calls from there.
+    Address(IpAddr),
+    /// Who is known by this name.
+    Subject(String),
+}
 
 /// Clients that are remembered; beyond that the memory begins anew, which only errs towards the client.
 const MAX_CLIENTS: usize = 10_000;
@@ -28,7 +28,7 @@ pub struct Limits {
     /// Requests at once.
     pub burst: u32,
     started: Instant,
-    clients: Mutex<HashMap<IpAddr, TokenBucket>>,
+    clients: Mutex<HashMap<Client, TokenBucket>>,
 }
 
 impl Limits {
@@ -38,7 +38,7 @@ impl Limits {
     }
 
     /// How long the client has to wait; `None` when it may go on.
-    fn wait(&self, client: IpAddr) -> Option<Duration> {
+    pub fn wait(&self, client: Client) -> Option<Duration> {
         let now = self.started.elapsed();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= MAX_CLIENTS && !clients.contains_key(&client) {
@@ -49,32 +49,6 @@ impl Limits {
     }
 }
 
-/// Refuses what is too much before anything else looks at it.
-pub async fn enforce(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
-    let Some(limits) = request.app_data::<web::Data<Limits>>().cloned() else { return next.call(request).await };
-    let length =
-        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limits.max_body_bytes) {
-        let detail = format!("the body must not be longer than {} bytes", limits.max_body_bytes);
-        return Ok(request.into_response(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail)));
-    }
-    let client = request.peer_addr().map(|peer| peer.ip().to_canonical());
-    if let Some(client) = client.filter(|_| is_api(request.match_info().as_str()))
-        && let Some(wait) = limits.wait(client)
-    {
-        let mut answer = problem(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address");
-        let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
-        return Ok(request.into_response(answer));
-    }
-    next.call(request).await
-}
-
-/// By the path as the router matches it: decoded, so that no spelling of it evades the limit.
-fn is_api(path: &str) -> bool {
-    path.starts_with("/api")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,9 +56,10 @@ mod tests {
     #[test]
     fn a_client_may_burst_and_then_waits() {
         let limits = Limits::new(1, 1, 3);
-        let client: IpAddr = [127, 0, 0, 1].into();
-        let refused = (0..10).filter(|_| limits.wait(client).is_some()).count();
+        let client = Client::Address([127, 0, 0, 1].into());
+        let refused = (0..10).filter(|_| limits.wait(client.clone()).is_some()).count();
         assert!(refused >= 6, "{refused} of 10 refused after a burst of 3");
-        assert!(limits.wait([127, 0, 0, 2].into()).is_none(), "another client is not affected");
+        let others = [Client::Address([127, 0, 0, 2].into()), Client::Subject("127.0.0.1".to_owned())];
+        assert!(others.into_iter().all(|other| limits.wait(other).is_none()), "other clients are not affected");
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP side: probes, metrics, and the API.
 
 mod api;
+mod gate;
 mod health;
 mod limits;
 mod problem;
@@ -9,6 +10,7 @@ mod state;
 mod unsubscribe;
 mod webhooks;
 
+pub use gate::Gate;
 pub use limits::Limits;
 pub use server::{BindError, HttpServerHandle, start};
 pub use state::{Phase, RunningParts, SharedState};

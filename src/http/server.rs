@@ -8,7 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 
-use super::limits::{Limits, enforce};
+use super::gate::{Gate, enforce};
 use super::problem::problem;
 use super::state::SharedState;
 use super::{api, health, unsubscribe, webhooks};
@@ -49,15 +49,16 @@ fn malformed(part: &str, error: &dyn std::fmt::Display) -> actix_web::Error {
 ///
 /// # Errors
 /// [`BindError`], which names the address and its setting.
-pub fn start(address: SocketAddr, limits: Limits, state: SharedState) -> Result<HttpServerHandle, BindError> {
+pub fn start(address: SocketAddr, gate: Gate, state: SharedState) -> Result<HttpServerHandle, BindError> {
     let state = web::Data::new(state);
-    let limits = web::Data::new(limits);
+    let max_body_bytes = gate.limits.max_body_bytes as usize;
+    let gate = web::Data::new(gate);
     let failed = |source| BindError { address, source };
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
-            .app_data(limits.clone())
-            .app_data(web::PayloadConfig::new(limits.max_body_bytes as usize))
+            .app_data(gate.clone())
+            .app_data(web::PayloadConfig::new(max_body_bytes))
             .app_data(web::QueryConfig::default().error_handler(|error, _| malformed("query", &error)))
             .app_data(web::PathConfig::default().error_handler(|error, _| malformed("path", &error)))
             .wrap(from_fn(enforce))

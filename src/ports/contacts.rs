@@ -96,13 +96,14 @@ pub trait Contacts: Send + Sync {
     /// When it was not removed.
     async fn unsuppress(&self, channel: Channel, address: &str) -> Result<bool, LedgerError>;
 
-    /// Suppressed addresses in order, after this one.
+    /// Suppressed addresses in order, after this one and so many more.
     ///
     /// # Errors
     /// When they cannot be read.
     async fn suppressions(
         &self,
         after: Option<(String, String)>,
+        skip: usize,
         limit: usize,
     ) -> Result<Vec<Suppression>, LedgerError>;
 }

@@ -1,5 +1,6 @@
 //! The traits between the service's logic and the world. Adapters implement them; tests bring their own.
 
+pub mod authority;
 pub mod clock;
 pub mod cluster;
 pub mod contacts;

@@ -2,6 +2,7 @@
 //!
 //! Tests that need servers are ignored by default; `scripts/test.sh` starts Kafka and PostgreSQL and runs them.
 
+mod auth;
 mod backlog;
 mod bad_input;
 mod breaker;

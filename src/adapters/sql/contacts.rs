@@ -156,9 +156,10 @@ impl Contacts for Database {
     async fn suppressions(
         &self,
         after: Option<(String, String)>,
+        skip: usize,
         limit: usize,
     ) -> Result<Vec<Suppression>, LedgerError> {
-        preferences::suppressions(self, after, limit).await
+        preferences::suppressions(self, after, skip, limit).await
     }
 }
 

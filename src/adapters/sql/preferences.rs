@@ -149,10 +149,11 @@ pub(super) async fn unsuppress(database: &Database, channel: Channel, address: &
 pub(super) async fn suppressions(
     database: &Database,
     after: Option<(String, String)>,
+    skip: usize,
     limit: usize,
 ) -> Result<Vec<Suppression>, LedgerError> {
     let statement = "SELECT channel, address, reason, created_at FROM suppressions
-         WHERE (channel, address) > ($1, $2) ORDER BY channel, address LIMIT $3";
+         WHERE (channel, address) > ($1, $2) ORDER BY channel, address LIMIT $3 OFFSET $4";
     let (channel, address) = after.unwrap_or_default();
     let suppression = |row: &AnyRow| {
         let channel: String = row.try_get("channel")?;
@@ -165,7 +166,8 @@ pub(super) async fn suppressions(
         })
     };
     bounded(async {
-        let rows = query(statement).bind(channel).bind(address).bind(limit as i64).fetch_all(&database.read).await?;
+        let page = query(statement).bind(channel).bind(address).bind(limit as i64).bind(skip as i64);
+        let rows = page.fetch_all(&database.read).await?;
         rows.iter().map(suppression).collect()
     })
     .await

@@ -13,7 +13,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::notifications::page_size;
-use super::{Page, admit, admit_change, ask, bad, none_if_refused, refuse, stored};
+use super::{Page, admit, ask, bad, none_if_refused, refuse, stored};
 use crate::http::state::{Phase, SharedState};
 use crate::ports::inbox::Inbox;
 
@@ -65,7 +65,7 @@ pub async fn read_one(
 /// Says how many were unread before; reading again is harmless.
 async fn mark(request: &HttpRequest, id: String, entry: Option<String>, state: &SharedState) -> HttpResponse {
     let mark = async || {
-        let inbox = Arc::clone(&admit_change(request, state)?.inbox);
+        let inbox = Arc::clone(&admit(request, state)?.inbox);
         let marked = stored(state, async move { inbox.mark_read(&id, entry.as_deref()).await }).await?;
         Ok(HttpResponse::Ok().json(json!({"marked": marked})))
     };

@@ -1,22 +1,24 @@
-//! The API. Without authentication configured it answers loopback clients alone.
+//! The API. Who may ask for what, the gate has decided before.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HOST, ORIGIN};
-use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, get, post, web};
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
 pub mod inbox;
+mod masks;
 pub mod notifications;
 pub mod recipients;
 pub mod suppressions;
 
+use super::gate::Caller;
 use super::problem::problem;
 use super::state::{RunningParts, SharedState};
+use crate::domain::role::Role;
 use crate::ports::ledger::LedgerError;
 use crate::resilience::breaker::Order;
 use crate::resilience::breaker_cell::BreakerCell;
@@ -27,20 +29,22 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Why a request is not answered.
 type Refusal = (StatusCode, String);
 
-/// Refuses strangers and lets nobody in before the service runs.
+/// Lets nobody in before the service runs.
 fn admit<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a RunningParts, Refusal> {
-    if !request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
-        let detail = "authentication is not configured, so the API answers loopback clients only";
-        return Err((StatusCode::FORBIDDEN, detail.to_owned()));
-    }
+    role(request)?;
     state.running.get().ok_or_else(|| (StatusCode::SERVICE_UNAVAILABLE, "the service is starting".to_owned()))
 }
 
-/// As [`admit`], for what changes something.
-fn admit_change<'a>(request: &HttpRequest, state: &'a SharedState) -> Result<&'a RunningParts, Refusal> {
-    let running = admit(request, state)?;
-    refuse_other_sites(request)?;
-    Ok(running)
+/// What the caller may do. A request that did not pass the gate may do nothing.
+fn role(request: &HttpRequest) -> Result<Role, Refusal> {
+    let caller = request.extensions().get::<Caller>().copied();
+    let unknown = || (StatusCode::INTERNAL_SERVER_ERROR, "nobody has asked who calls".to_owned());
+    caller.map(|Caller(role)| role).ok_or_else(unknown)
+}
+
+/// Whether the caller may know how people are reached.
+fn sees_addresses(request: &HttpRequest) -> Result<bool, Refusal> {
+    Ok(role(request)? >= Role::Operator)
 }
 
 /// The client's mistake; the words name the field and the rule.
@@ -112,6 +116,10 @@ pub async fn parked_payload(
 ) -> HttpResponse {
     let found = async || {
         let (payloads, wanted) = (Arc::clone(&admit(&request, &state)?.payloads), id.clone());
+        if !sees_addresses(&request)? {
+            let detail = "payloads may hold addresses, which the role viewer does not see";
+            return Err((StatusCode::FORBIDDEN, detail.to_owned()));
+        }
         let question = async move { payloads.parked_payload(&wanted).await.map_err(|e| e.to_string()) };
         let bytes = one(&state, "parked payload", &id, question).await?;
         Ok(HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
@@ -183,7 +191,7 @@ pub async fn order_breaker(
 }
 
 fn obey(request: &HttpRequest, state: &SharedState, name: &str, order: &str) -> Result<HttpResponse, Refusal> {
-    let running = admit_change(request, state)?;
+    let running = admit(request, state)?;
     let not_found = |detail: String| (StatusCode::NOT_FOUND, detail);
     let breaker = running.breakers.iter().find(|breaker| breaker.name() == name);
     let breaker = breaker.ok_or_else(|| not_found(format!("there is no breaker `{name}`")))?;
@@ -199,15 +207,6 @@ fn obey(request: &HttpRequest, state: &SharedState, name: &str, order: &str) -> 
 
 fn shown(breaker: &BreakerCell) -> serde_json::Value {
     json!({"name": breaker.name(), "state": breaker.position().as_str(), "held": breaker.is_held()})
-}
-
-/// A page of another site, open in a browser on this machine, is no operator.
-fn refuse_other_sites(request: &HttpRequest) -> Result<(), Refusal> {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = header(ORIGIN) else { return Ok(()) };
-    let same = origin.split_once("://").is_some_and(|(_, host)| Some(host) == header(HOST));
-    let detail = "requests from pages of other sites are refused";
-    if same { Ok(()) } else { Err((StatusCode::FORBIDDEN, detail.to_owned())) }
 }
 
 /// What nobody answers.

@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Refusal, admit, admit_change, ask, bad, body_text, none_if_refused, one, refuse};
+use super::{Refusal, admit, ask, bad, body_text, masks, none_if_refused, one, refuse, sees_addresses};
 use crate::delivery::door::DoorError;
 use crate::domain::channel::Channel;
 use crate::domain::time::parse_rfc3339;
@@ -27,7 +27,7 @@ pub async fn submit(request: HttpRequest, body: web::Bytes, state: web::Data<Sha
 }
 
 async fn submitted(request: &HttpRequest, body: &[u8], state: &SharedState) -> Result<String, Refusal> {
-    let running = admit_change(request, state)?;
+    let running = admit(request, state)?;
     let body = body_text(body)?;
     let key = match request.headers().get("idempotency-key") {
         Some(value) => Some(value.to_str().map_err(|_| bad("the Idempotency-Key must be ASCII"))?.to_owned()),
@@ -47,9 +47,16 @@ async fn submitted(request: &HttpRequest, body: &[u8], state: &SharedState) -> R
 pub async fn notification(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
     let id = id.into_inner();
     match admit(&request, &state) {
-        Ok(running) => view(running, &state, &id).await.map_or_else(refuse, |view| HttpResponse::Ok().json(view)),
+        Ok(running) => {
+            let shown = view(running, &state, &id).await.and_then(|view| shown_to(&request, view));
+            shown.map_or_else(refuse, |view| HttpResponse::Ok().json(view))
+        }
         Err(refusal) => refuse(refusal),
     }
+}
+
+fn shown_to(request: &HttpRequest, view: NotificationView) -> Result<NotificationView, Refusal> {
+    Ok(if sees_addresses(request)? { view } else { masks::notification(view) })
 }
 
 async fn view(running: &RunningParts, state: &SharedState, id: &str) -> Result<NotificationView, Refusal> {
@@ -84,7 +91,7 @@ async fn found(request: &HttpRequest, filters: Filters, state: &SharedState) -> 
     let found = ask(state, async move { none_if_refused(ledger.search(&search).await.map(Some)) }).await?;
     let found = found.unwrap_or_default();
     let next = (found.len() == limit).then(|| found.last().map(|(seq, _)| seq.to_string())).flatten();
-    let items: Vec<NotificationView> = found.into_iter().map(|(_, view)| view).collect();
+    let items = found.into_iter().map(|(_, view)| shown_to(request, view)).collect::<Result<Vec<_>, _>>()?;
     Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": next})))
 }
 
@@ -144,7 +151,7 @@ async fn changed(
     state: &SharedState,
     change: Change,
 ) -> Result<HttpResponse, Refusal> {
-    let running = admit_change(request, state)?;
+    let running = admit(request, state)?;
     let (door, now, wanted) = (Arc::clone(&running.door), running.clock.now(), id.to_owned());
     let done = ask(state, async move {
         let done = match change {

@@ -8,7 +8,8 @@ use actix_web::{HttpRequest, HttpResponse, delete, get, put, web};
 use serde::Deserialize;
 
 use super::{
-    Refusal, admit, admit_change, ask, ask_within, bad, body_text, none_if_refused, one, refuse, stored, unstored,
+    Refusal, admit, ask, ask_within, bad, body_text, masks, none_if_refused, one, refuse, sees_addresses, stored,
+    unstored,
 };
 use crate::domain::envelope::{from_json, non_empty};
 use crate::domain::error::DecodeError;
@@ -86,7 +87,7 @@ pub async fn put_recipient(
     state: web::Data<SharedState>,
 ) -> HttpResponse {
     let put = async || {
-        let running = admit_change(&request, &state)?;
+        let running = admit(&request, &state)?;
         let recipient = recipient_of(&id, &body_text(&body)?)?;
         let (contacts, new) = (Arc::clone(&running.contacts), recipient.clone());
         stored(&state, async move { contacts.put(new).await }).await?;
@@ -102,7 +103,8 @@ pub async fn get_recipient(request: HttpRequest, id: web::Path<String>, state: w
         let wanted = id.clone();
         let question = async move { none_if_refused(contacts.recipient(&wanted).await) };
         let recipient: Recipient = one(&state, "recipient", &id, question).await?;
-        Ok(HttpResponse::Ok().json(recipient))
+        let shown = if sees_addresses(&request)? { recipient } else { masks::recipient(recipient) };
+        Ok(HttpResponse::Ok().json(shown))
     };
     found().await.unwrap_or_else(refuse)
 }
@@ -112,7 +114,7 @@ pub async fn get_recipient(request: HttpRequest, id: web::Path<String>, state: w
 #[delete("/api/v1/recipients/{id}")]
 pub async fn erase(request: HttpRequest, id: web::Path<String>, state: web::Data<SharedState>) -> HttpResponse {
     let erase = async || {
-        let running = admit_change(&request, &state)?;
+        let running = admit(&request, &state)?;
         let (door, contacts) = (Arc::clone(&running.door), Arc::clone(&running.contacts));
         let (wanted, clock) = (checked_id(&id)?, Arc::clone(&running.clock));
         let erased = ask_within(&state, ERASURE_DEADLINE, async move {
@@ -165,7 +167,7 @@ pub async fn put_preferences(
     state: web::Data<SharedState>,
 ) -> HttpResponse {
     let put = async || {
-        let running = admit_change(&request, &state)?;
+        let running = admit(&request, &state)?;
         let body = body_text(&body)?;
         let wanted: Preferences = from_json(&body, "").map_err(bad)?;
         refuse_unknown_fields(&body)?;

@@ -6,11 +6,11 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::notifications::page_size;
-use super::{Page, Refusal, admit, admit_change, ask, bad, body_text, none_if_refused, refuse, stored};
+use super::{Page, Refusal, admit, ask, bad, body_text, masks, none_if_refused, refuse, sees_addresses, stored};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::{from_json, non_empty};
 use crate::domain::recipient::is_address_for;
@@ -40,7 +40,7 @@ fn checked(body: &str) -> Result<(Channel, String, String), Refusal> {
 #[post("/api/v1/suppressions")]
 pub async fn suppress(request: HttpRequest, body: web::Bytes, state: web::Data<SharedState>) -> HttpResponse {
     let suppress = async || {
-        let running = admit_change(&request, &state)?;
+        let running = admit(&request, &state)?;
         let (channel, address, reason) = checked(&body_text(&body)?)?;
         let contacts = Arc::clone(&running.contacts);
         let answer = json!({"channel": channel, "address": address, "reason": reason});
@@ -57,7 +57,7 @@ pub async fn unsuppress(
     state: web::Data<SharedState>,
 ) -> HttpResponse {
     let unsuppress = async || {
-        let running = admit_change(&request, &state)?;
+        let running = admit(&request, &state)?;
         let (channel, address) = path.into_inner();
         let known: Channel = channel.parse().map_err(|e| bad(format!("`channel` is invalid: {e}")))?;
         let (contacts, wanted) = (Arc::clone(&running.contacts), address.clone());
@@ -69,8 +69,17 @@ pub async fn unsuppress(
     unsuppress().await.unwrap_or_else(refuse)
 }
 
-/// A cursor carries the last address; encoded, because nobody is to build one.
-fn cursor_of(text: &str) -> Result<(String, String), Refusal> {
+/// What a cursor carries; encoded, because nobody is to build one.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Cursor {
+    /// The last channel and address.
+    After(String, String),
+    /// How many came before: for those who do not see addresses.
+    Behind(usize),
+}
+
+fn cursor_of(text: &str) -> Result<Cursor, Refusal> {
     let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     decoded.ok_or_else(|| bad("`cursor` is invalid: expected a nextCursor"))
 }
@@ -80,11 +89,20 @@ pub async fn list(request: HttpRequest, page: web::Query<Page>, state: web::Data
     let list = async || {
         let contacts = Arc::clone(&admit(&request, &state)?.contacts);
         let limit = page_size(page.limit.as_deref())?;
-        let after = page.cursor.as_deref().map(cursor_of).transpose()?;
-        let question = async move { none_if_refused(contacts.suppressions(after, limit).await.map(Some)) };
-        let items = ask(&state, question).await?.unwrap_or_default();
+        let (after, skip) = match page.cursor.as_deref().map(cursor_of).transpose()? {
+            Some(Cursor::After(channel, address)) => (Some((channel, address)), 0),
+            Some(Cursor::Behind(count)) => (None, count),
+            None => (None, 0),
+        };
+        let question = async move { none_if_refused(contacts.suppressions(after, skip, limit).await.map(Some)) };
+        let mut items = ask(&state, question).await?.unwrap_or_default();
         let last = items.last().filter(|_| items.len() == limit);
-        let next = last.map(|s| URL_SAFE_NO_PAD.encode(json!([s.channel, s.address]).to_string()));
+        let mut next = last.map(|s| Cursor::After(s.channel.to_string(), s.address.clone()));
+        if !sees_addresses(&request)? {
+            items = items.into_iter().map(masks::suppression).collect();
+            next = next.map(|_| Cursor::Behind(skip + limit));
+        }
+        let next = next.map(|cursor| URL_SAFE_NO_PAD.encode(json!(cursor).to_string()));
         Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": next})))
     };
     list().await.unwrap_or_else(refuse)

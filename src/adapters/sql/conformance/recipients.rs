@@ -62,10 +62,11 @@ async fn suppressed_addresses_are_found_in_any_spelling(database: &Fresh) {
     assert_eq!(found.into_iter().collect::<Vec<_>>(), [("a@EXAMPLE.com".to_owned(), "bounce".to_owned())]);
     assert!(database.suppressed(Channel::Sms, &["a@example.com"]).await.expect("finds").is_empty());
     assert!(database.suppressed(Channel::Email, &[]).await.expect("finds").is_empty());
-    let page = database.suppressions(None, 1).await.expect("lists");
+    let page = database.suppressions(None, 0, 1).await.expect("lists");
     assert_eq!((page.len(), page[0].address.as_str()), (1, "a@example.com"));
+    assert_eq!(database.suppressions(None, 1, 9).await.expect("lists")[0].address, "b@example.com");
     let after = Some(("email".to_owned(), page[0].address.clone()));
-    assert_eq!(database.suppressions(after, 9).await.expect("lists")[0].address, "b@example.com");
+    assert_eq!(database.suppressions(after, 0, 9).await.expect("lists")[0].address, "b@example.com");
     assert!(database.unsuppress(Channel::Email, "A@EXAMPLE.COM").await.expect("removes"));
     assert!(!database.unsuppress(Channel::Email, "A@EXAMPLE.COM").await.expect("asks"));
 }
