@@ -80,7 +80,13 @@ fn measure(
     let (cluster, orders) = (topics.cluster, topics.orders());
     let warm_up = u64::from(WARM_UP_RATE) * WARM_UP_SECONDS;
     let server = Server::start(answers, Arc::clone(accepted))?;
-    let mut service = Service::start(&cluster.settings.brokers, topics.prefix, &fresh.url, &server.url())?;
+    let provider = format!(
+        "[[delivery.providers]]\nname = \"bench\"\nchannel = \"email\"\nkind = \"http\"\nurl = \"{}\"\n",
+        server.url()
+    );
+    let settings = [("NOTIFICATION__DATABASE__URL", fresh.url.as_str())];
+    let mut service = Service::start(&cluster.settings.brokers, topics.prefix, &provider, &settings)?;
+    service.wait_until_ready()?;
     // A new producer needs half a second before its first record leaves.
     let mut sender = Sender::new(&cluster.settings)?;
     let mut work = || {

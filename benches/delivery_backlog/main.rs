@@ -46,6 +46,7 @@ mod produce;
 mod provider;
 mod round;
 mod server;
+#[path = "../routing_backlog/service.rs"]
 mod service;
 mod sinks;
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::cluster::{Cluster, Topics, admin_options};
 use crate::produce::{Sender, event};
-use crate::service::Service;
+use crate::routing::start;
 use crate::{Guarantee, INTERRUPTED};
 
 /// Events before this time warm everything up and are not counted.
@@ -59,7 +59,7 @@ pub fn measure(cluster: &Cluster, guarantee: Guarantee, rate: u32, seconds: u64)
         let changed = cluster.block_on(cluster.admin.alter_configs(&[by_broker], &admin_options()))?;
         changed.into_iter().try_for_each(|c| c.map(drop)).map_err(|(_, code)| anyhow!("{topic}: {code}"))?;
     }
-    let mut service = Service::start(&cluster.settings.brokers, &prefix, guarantee)?;
+    let mut service = start(cluster, &prefix, guarantee)?;
     service.wait_until_ready()?;
     let done = Arc::new(AtomicBool::new(false));
     let reader = {

@@ -29,6 +29,7 @@ mod latency;
 mod machine;
 mod produce;
 mod round;
+mod routing;
 mod service;
 
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Topics};
 use crate::count::requests;
 use crate::machine::{median, print_row, progress, thousands};
 use crate::produce::feed;
-use crate::service::{Routing, route};
+use crate::routing::{Routing, route};
 use crate::{Guarantee, Load};
 
 /// Rates in records a second, CPU times in seconds for a million records, the peak in bytes.

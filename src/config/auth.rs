@@ -32,6 +32,9 @@ impl AuthConfig {
     pub(super) fn validate(&self, mistakes: &mut Vec<Mistake>) {
         let secret = self.jwt_secret.as_ref().map(Secret::expose);
         rule(mistakes, secret != Some(""), "auth.jwt_secret", "must not be empty");
+        // Taken for a secret, a public key would let everybody make tokens.
+        let is_pem = secret.is_some_and(|secret| secret.trim_start().starts_with("-----BEGIN"));
+        rule(mistakes, !is_pem, "auth.jwt_secret", "is a key in PEM form: name its file in auth.jwt_public_key_file");
         let one = secret.is_none() || self.jwt_public_key_file.is_none();
         rule(mistakes, one, "auth.jwt_public_key_file", "must not be set beside auth.jwt_secret");
         let has_key = secret.is_some() || self.jwt_public_key_file.is_some();
@@ -43,6 +46,10 @@ impl AuthConfig {
     }
 
     pub(super) fn warnings(&self) -> Option<String> {
+        if self.jwt_public_key_file.is_some() && self.audience.is_none() {
+            let warning = "auth.audience is not set: tokens that were made for other applications count here as well";
+            return Some(warning.to_owned());
+        }
         let secret = self.jwt_secret.as_ref().map(Secret::expose)?;
         let short = secret.len() < SOUND_SECRET_BYTES;
         short.then(|| format!("auth.jwt_secret has fewer than {SOUND_SECRET_BYTES} bytes and may be guessed"))

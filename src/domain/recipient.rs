@@ -69,14 +69,6 @@ pub fn is_phone(text: &str) -> bool {
     (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
 }
 
-/// True for what has the shape of a BCP 47 language tag: subtags of 1 to 8 letters and digits, the first one letters.
-pub fn is_locale(text: &str) -> bool {
-    let mut subtags = text.split('-');
-    let language = subtags.next().unwrap_or_default();
-    let plain = |tag: &str| (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric());
-    (2..=8).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_alphabetic()) && subtags.all(plain)
-}
-
 /// True for an absolute `http` or `https` URL with a host.
 pub fn is_web_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
@@ -96,26 +88,42 @@ pub fn comparable(channel: Channel, address: &str) -> String {
 pub fn masked(address: &str) -> String {
     let shown = |text: &str| text.chars().next().map_or_else(String::new, |first| format!("{first}***"));
     match address.rsplit_once('@') {
-        Some((local, domain)) => format!("{}@{domain}", shown(local)),
-        None if address.starts_with('+') && address.len() > 4 => format!("+***{}", &address[address.len() - 2..]),
-        None => shown(address),
+        Some((local, domain)) if is_email(address) => format!("{}@{domain}", shown(local)),
+        _ if is_phone(address) => format!("+***{}", &address[address.len() - 2..]),
+        _ => masked_url(address).unwrap_or_else(|| shown(address)),
     }
 }
 
-/// A text with the e-mail addresses and phone numbers in it masked: providers quote them in their answers, and logs are
-/// read by many.
+/// Scheme and host of a web address: whoever knows the rest may use it.
+fn masked_url(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    Some(format!("{scheme}://{host}/***"))
+}
+
+/// A text with the addresses in it masked: providers quote them in their answers, and logs are read by many.
 pub fn mask_addresses(text: &str) -> String {
     let part = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '@');
+    let behind_url = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '(' | ')');
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find(part) {
         let (before, from) = rest.split_at(start);
-        let (word, after) = from.split_at(from.find(|c| !part(c)).unwrap_or(from.len()));
         out.push_str(before);
-        let plain = word.trim_end_matches('.');
-        match is_email(plain) || is_phone(plain) {
-            true => out.extend([&masked(plain), &word[plain.len()..]]),
-            false => out.push_str(word),
+        let split = |behind: &dyn Fn(char) -> bool| from.split_at(from.find(behind).unwrap_or(from.len()));
+        let (url, after) = split(&behind_url);
+        if let Some(masked) = masked_url(url) {
+            out.push_str(&masked);
+            rest = after;
+            continue;
+        }
+        let (word, after) = split(&|c| !part(c));
+        let plain = word.trim_end_matches(['.', '-']);
+        match plain {
+            address if is_email(address) || is_phone(address) => out.extend([&masked(address), &word[plain.len()..]]),
+            strange if strange.contains('@') => out.push_str("***"),
+            _ => out.push_str(word),
         }
         rest = after;
     }
@@ -146,8 +154,27 @@ mod tests {
             ("order-4711 at 10:30 is 99.10 EUR", "order-4711 at 10:30 is 99.10 EUR"),
             ("", ""),
             ("ö@bücher.example", "ö***@bücher.example"),
+            ("from a@b.example- and a@b@c.example", "from a***@b.example- and ***"),
+            ("see (https://u:p@hooks.example/@me/x?y) now", "see (https://hooks.example/***) now"),
+            ("mailto:ada@x.example", "mailto:a***@x.example"),
         ] {
             assert_eq!(mask_addresses(text), shown);
+        }
+    }
+
+    #[test]
+    fn of_an_address_only_a_little_is_shown() {
+        for (address, shown) in [
+            ("ada.l@example.com", "a***@example.com"),
+            ("+15550100123", "+***23"),
+            ("https://hooks.example/@me/secret", "https://hooks.example/***"),
+            ("https://hooks.example", "https://hooks.example/***"),
+            ("token@with-a-sign", "t***@with-a-sign"),
+            ("to:ken@with-a-sign", "t***"),
+            ("+15", "+***"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(address), shown);
         }
     }
 

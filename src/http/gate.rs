@@ -1,5 +1,6 @@
 //! What every request passes: a bound on its body and, for the API, who calls, how often, and what the caller may do.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,9 @@ enum Refused {
 
 /// Lets a request pass, or answers it.
 pub async fn enforce(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
-    let Some(gate) = request.app_data::<web::Data<Gate>>().cloned() else { return next.call(request).await };
+    let Some(gate) = request.app_data::<web::Data<Gate>>().cloned() else {
+        return Ok(request.into_response(problem(StatusCode::INTERNAL_SERVER_ERROR, "the gate is missing")));
+    };
     match gate.check(request.request()) {
         Ok(()) => next.call(request).await,
         Err(refused) => Ok(request.into_response(refused.answer())),
@@ -65,7 +68,7 @@ impl Gate {
         let known = caller.as_ref().ok().and_then(Option::as_ref).map(|identity| identity.subject.as_str());
         let client = match known.filter(|subject| !subject.is_empty()) {
             Some(subject) => Some(Client::Subject(subject.to_owned())),
-            None => request.peer_addr().map(|peer| Client::Address(peer.ip().to_canonical())),
+            None => request.peer_addr().map(|peer| Client::at(peer.ip())),
         };
         if let Some(wait) = client.and_then(|client| self.limits.wait(client)) {
             return Err(Refused::TooMany(wait));
@@ -143,10 +146,24 @@ fn refuse_strangers(request: &HttpRequest) -> Result<(), Refused> {
         let detail = "authentication is not configured, so the API answers loopback clients only";
         return Err(Refused::Forbidden(detail.to_owned()));
     }
+    // A page of another site may have made its own name an address of this machine.
+    let host = header(request, HOST).unwrap_or_default();
+    if !is_this_machine(host) {
+        let detail = "without authentication the API is asked by address or as localhost";
+        return Err(Refused::Forbidden(detail.to_owned()));
+    }
     let Some(origin) = header(request, ORIGIN).filter(|_| !is_reading(request.method())) else { return Ok(()) };
-    let same = origin.split_once("://").is_some_and(|(_, host)| Some(host) == header(request, HOST));
+    let same = origin.split_once("://").is_some_and(|(_, site)| site == host);
     let detail = "requests from pages of other sites are refused";
     if same { Ok(()) } else { Err(Refused::Forbidden(detail.to_owned())) }
+}
+
+/// True for a Host header with an IP address or localhost, and for none.
+fn is_this_machine(host: &str) -> bool {
+    let named = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let name = named.map_or(host, |(name, _)| name);
+    let address = name.strip_prefix('[').and_then(|v6| v6.strip_suffix(']')).unwrap_or(name);
+    name.is_empty() || name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -192,6 +209,18 @@ mod tests {
         let page = [("origin", "https://evil.example"), ("host", "localhost:8088")];
         let change = gate.check(&asked(Method::POST, "/api/v1/x", &page, HERE));
         assert!(matches!(change, Err(Refused::Forbidden(_))), "{change:?}");
+        let rebound = gate.check(&asked(Method::GET, "/api/v1/x", &[("host", "evil.example:8088")], HERE));
+        assert!(matches!(rebound, Err(Refused::Forbidden(_) | Refused::TooMany(_))), "{rebound:?}");
+    }
+
+    #[test]
+    fn this_machine_has_no_other_names() {
+        for host in ["", "localhost", "LOCALHOST:8088", "127.0.0.1:1", "[::1]:8088", "[::1]"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8088", "localhost.evil.example", "127.0.0.1.evil.example:1"] {
+            assert!(!is_this_machine(host), "{host}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Who may ask what of the API, and what each role sees. Needs no server.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -70,6 +72,9 @@ fn roles_decide_who_changes_what_and_who_sees_addresses() {
     test.expect(403, &viewer, "PUT", path, &ada);
     test.expect(403, &viewer, "POST", "/api/v1/nothing", &Value::Null);
     test.expect(404, &viewer, "GET", path, &Value::Null);
+    test.expect(403, &viewer, "GET", "/api/v1/dead-letters/1/payload", &Value::Null);
+    test.expect(404, &operator, "GET", "/api/v1/dead-letters/1/payload", &Value::Null);
+    assert_eq!(service.get("/%61pi/v1/notifications").status, 401, "no spelling of the path evades it");
     test.expect(200, &operator, "PUT", path, &ada);
     let seen = |token: &str| {
         let found = test.expect(200, token, "GET", path, &Value::Null);
@@ -102,21 +107,27 @@ fn whoever_does_not_see_addresses_pages_through_them_all_the_same() {
         test.expect(201, &operator, "POST", "/api/v1/suppressions", &body);
     }
     let all = |token: &str| {
-        let (mut found, mut cursor, mut cursors) = (Vec::new(), String::new(), String::new());
+        let (mut found, mut cursor, mut cursors) = (Vec::new(), String::new(), Vec::new());
         loop {
             let page = test.expect(200, token, "GET", &format!("/api/v1/suppressions?limit=1{cursor}"), &Value::Null);
             found.extend(page["items"].as_array().expect("items").iter().map(|item| item["address"].clone()));
             let Some(next) = page["nextCursor"].as_str() else { return (found, cursors) };
             cursor = format!("&cursor={next}");
-            cursors.push_str(next);
+            cursors.push(next.to_owned());
             assert!(!page["items"].to_string().contains("ada@a.example") || token != viewer, "{page}");
         }
     };
     assert_eq!(all(&operator).0, addresses.map(Value::from));
     let (found, cursors) = all(&viewer);
+    let guess = URL_SAFE_NO_PAD.encode(json!(["email", "ada"]).to_string());
+    let path = format!("/api/v1/suppressions?limit=1&cursor={guess}");
+    test.expect(400, &viewer, "GET", &path, &Value::Null);
+    test.expect(200, &operator, "GET", &path, &Value::Null);
+    let far = URL_SAFE_NO_PAD.encode(u64::MAX.to_string());
+    test.expect(400, &viewer, "GET", &format!("/api/v1/suppressions?limit=1&cursor={far}"), &Value::Null);
     assert_eq!(found, ["a***@a.example", "b***@b.example", "c***@c.example"].map(Value::from));
-    let (_, theirs) = all(&operator);
-    assert!(cursors.len() < theirs.len(), "a cursor holds no address: {cursors}");
+    let words = cursors.iter().map(|cursor| URL_SAFE_NO_PAD.decode(cursor).expect("base64"));
+    assert_eq!(words.collect::<Vec<_>>(), [b"1", b"2", b"3"], "a cursor holds no address");
 }
 
 #[test]

@@ -21,8 +21,8 @@ use crate::ports::authority::{Authority, Identity, TokenError};
 const LEEWAY_SECONDS: u64 = 5;
 /// Shorter RSA keys can be broken (NIST SP 800-131A).
 const LEAST_RSA_BITS: u32 = 2048;
-/// A public key is a few hundred bytes.
-const KEY_FILE_BYTES: u64 = 64 * 1024;
+/// Subjects are remembered for their rates.
+const MAX_SUBJECT_BYTES: usize = 256;
 
 /// What proves that a token is genuine.
 pub enum TokenKey<'a> {
@@ -97,12 +97,21 @@ impl JwtAuthority {
 
 impl Authority for JwtAuthority {
     fn identify(&self, token: &str) -> Result<Identity, TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|error| invalid(error.kind()))?;
+        if header.crit.is_some() {
+            // What must be understood is not (RFC 7515, 4.1.11).
+            return Err(TokenError::Invalid("it has critical extensions".to_owned()));
+        }
         let known = jsonwebtoken::decode::<Known>(token, &self.key, &self.validation)
-            .map_err(|error| TokenError::Invalid(explained(error.kind())))?
+            .map_err(|error| invalid(error.kind()))?
             .claims;
         let role: Result<Role, UnknownRole> = known.role.as_str().unwrap_or_default().parse();
         let role = role.map_err(|error| TokenError::NoRole(error.to_string()))?;
-        Ok(Identity { subject: known.sub.unwrap_or_default(), role })
+        let subject = known.sub.unwrap_or_default();
+        if subject.len() > MAX_SUBJECT_BYTES {
+            return Err(TokenError::Invalid(format!("its claim `sub` is longer than {MAX_SUBJECT_BYTES} bytes")));
+        }
+        Ok(Identity { subject, role })
     }
 }
 
@@ -134,10 +143,6 @@ pub fn issue(
 fn public_key(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let unreadable = |error: std::io::Error| format!("names `{shown}`, which cannot be read: {error}");
-    let size = std::fs::metadata(file).map_err(unreadable)?.len();
-    if size > KEY_FILE_BYTES {
-        return Err(format!("names `{shown}`, which is too large to be a key"));
-    }
     let pem = std::fs::read(file).map_err(unreadable)?;
     let none = |_| format!("names `{shown}`, which holds no RSA public key in PEM form");
     let key = Rsa::public_key_from_pem(&pem).or_else(|_| Rsa::public_key_from_pem_pkcs1(&pem)).map_err(none)?;
@@ -146,6 +151,10 @@ fn public_key(file: &Path) -> Result<Vec<u8>, String> {
     }
     // With its algorithm's name around it, as OpenSSL reads it.
     key.public_key_to_der().map_err(none)
+}
+
+fn invalid(kind: &ErrorKind) -> TokenError {
+    TokenError::Invalid(explained(kind))
 }
 
 /// For whoever holds the token; nothing of it is repeated.

@@ -13,9 +13,9 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::notifications::page_size;
-use super::{Page, admit, ask, bad, none_if_refused, refuse, stored};
+use super::{Page, admit, ask, bad, masks, none_if_refused, refuse, sees_addresses, stored};
 use crate::http::state::{Phase, SharedState};
-use crate::ports::inbox::Inbox;
+use crate::ports::inbox::{Entry, Inbox};
 
 /// Each is a connection that stays.
 const MAX_LISTENERS: usize = 1000;
@@ -42,6 +42,8 @@ pub async fn entries(
         };
         let (items, unread) = ask(&state, question).await?;
         let next = items.last().filter(|_| items.len() == limit).map(|entry| entry.seq.to_string());
+        let all = sees_addresses(&request)?;
+        let items: Vec<Entry> = items.into_iter().map(|it| if all { it } else { masks::entry(it) }).collect();
         Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": next, "unread": unread})))
     };
     list().await.unwrap_or_else(refuse)

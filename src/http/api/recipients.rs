@@ -13,8 +13,9 @@ use super::{
 };
 use crate::domain::envelope::{from_json, non_empty};
 use crate::domain::error::DecodeError;
+use crate::domain::locale::Locale;
 use crate::domain::preferences::Preferences;
-use crate::domain::recipient::{Device, Recipient, is_email, is_locale, is_phone};
+use crate::domain::recipient::{Device, Recipient, is_email, is_phone};
 use crate::http::state::SharedState;
 
 /// Nobody has more devices.
@@ -57,7 +58,8 @@ fn recipient_of(id: &str, body: &str) -> Result<Recipient, Refusal> {
     let each = |value: &Option<String>, test: fn(&str) -> bool| value.as_deref().is_none_or(test);
     holds(each(&wire.email, is_email), "email", "expected an e-mail address")?;
     holds(each(&wire.phone, is_phone), "phone", "expected an E.164 number such as +15550100123")?;
-    holds(each(&wire.locale, is_locale), "locale", "expected a BCP 47 language tag such as de-AT")?;
+    let locale = |tag: &str| Locale::parse(tag).is_some();
+    holds(each(&wire.locale, locale), "locale", "expected a BCP 47 language tag such as de-AT")?;
     let zone = |zone: &str| jiff::tz::TimeZone::get(zone).is_ok();
     holds(each(&wire.time_zone, zone), "timeZone", "expected an IANA time zone such as Europe/Berlin")?;
     let devices = wire.devices.unwrap_or_default();

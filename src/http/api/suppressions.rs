@@ -75,8 +75,8 @@ pub async fn unsuppress(
 enum Cursor {
     /// The last channel and address.
     After(String, String),
-    /// How many came before: for those who do not see addresses.
-    Behind(usize),
+    /// How many came before: for those who do not see addresses, and must not find them by guessing either.
+    Behind(u32),
 }
 
 fn cursor_of(text: &str) -> Result<Cursor, Refusal> {
@@ -89,18 +89,20 @@ pub async fn list(request: HttpRequest, page: web::Query<Page>, state: web::Data
     let list = async || {
         let contacts = Arc::clone(&admit(&request, &state)?.contacts);
         let limit = page_size(page.limit.as_deref())?;
+        let all = sees_addresses(&request)?;
         let (after, skip) = match page.cursor.as_deref().map(cursor_of).transpose()? {
-            Some(Cursor::After(channel, address)) => (Some((channel, address)), 0),
-            Some(Cursor::Behind(count)) => (None, count),
+            Some(Cursor::After(channel, address)) if all => (Some((channel, address)), 0),
+            Some(Cursor::Behind(count)) if !all => (None, count as usize),
+            Some(_) => return Err(bad("`cursor` is invalid: expected a nextCursor of the same role")),
             None => (None, 0),
         };
         let question = async move { none_if_refused(contacts.suppressions(after, skip, limit).await.map(Some)) };
         let mut items = ask(&state, question).await?.unwrap_or_default();
         let last = items.last().filter(|_| items.len() == limit);
         let mut next = last.map(|s| Cursor::After(s.channel.to_string(), s.address.clone()));
-        if !sees_addresses(&request)? {
+        if !all {
             items = items.into_iter().map(masks::suppression).collect();
-            next = next.map(|_| Cursor::Behind(skip + limit));
+            next = next.and_then(|_| u32::try_from(skip + limit).ok()).map(Cursor::Behind);
         }
         let next = next.map(|cursor| URL_SAFE_NO_PAD.encode(json!(cursor).to_string()));
         Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": next})))
