@@ -82,9 +82,17 @@ impl RecipientsConfig {
         rule(mistakes, long, &key("unsubscribe_secret"), problem);
     }
 
-    /// A setting that has no effect.
+    /// A setting that has no effect, or not the one that is meant.
     pub(super) fn warning(&self) -> Option<String> {
         let idle = self.unsubscribe_secret.is_some() && self.unsubscribe_base_url.is_none();
-        idle.then(|| "delivery.recipients.unsubscribe_secret has no effect without unsubscribe_base_url".to_owned())
+        let plain = self.unsubscribe_base_url.as_ref().is_some_and(|url| url.expose().starts_with("http://"));
+        let problem = match (idle, plain) {
+            (true, _) => "unsubscribe_secret has no effect without unsubscribe_base_url",
+            (_, true) => {
+                "unsubscribe_base_url is not https://: mailbox providers offer no one-click link then (RFC 8058)"
+            }
+            _ => return None,
+        };
+        Some(format!("delivery.recipients.{problem}"))
     }
 }

@@ -46,6 +46,8 @@ pub fn resolve(channel: Channel, recipient: Option<&str>, known: Option<&Recipie
     }
     match invalid {
         Some(text) => Contact::Invalid(format!("the address for {channel} is none: {:?}", shorten(&text))),
+        // The directory has none, so waiting would be for nothing.
+        None if channel == Channel::Webhook => Contact::Invalid("the recipient of a webhook must be a URL".to_owned()),
         None => Contact::Missing,
     }
 }
@@ -107,6 +109,15 @@ mod tests {
             resolve(Email, Some("c"), Some(&known("nonsense")), r#"{"email":"ok@x.example"}"#),
             found("ok@x.example")
         );
+    }
+
+    #[test]
+    fn nothing_waits_for_an_address_that_cannot_come() {
+        for recipient in [Some("customer-1"), Some("ftp://hook.example"), None] {
+            let answer = resolve(Webhook, recipient, Some(&known("c@x.example")), "{}");
+            assert!(matches!(answer, Contact::Invalid(_)), "{recipient:?}: {answer:?}");
+        }
+        assert_eq!(resolve(Email, Some("@ada"), None, "{}"), Contact::Missing, "it may be an id");
     }
 
     #[test]

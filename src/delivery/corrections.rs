@@ -58,3 +58,45 @@ pub async fn learn(contacts: &dyn Contacts, lessons: Vec<Lesson>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::state_tests::claimed;
+
+    fn over(channel: Channel) -> Claimed {
+        Claimed { channel, ..claimed() }
+    }
+
+    fn gone(addresses: &[&str]) -> Result<Accepted, SendError> {
+        let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
+        Err(SendError::Gone { addresses, reason: "no such".into() })
+    }
+
+    #[test]
+    fn devices_that_are_gone_are_forgotten_whether_others_took_it_or_not() {
+        let expected =
+            Some(Lesson::Devices { recipient: "customer".into(), tokens: vec!["t-1".to_owned(), "t-2".to_owned()] });
+        assert_eq!(lesson(&over(Channel::Push), Some("t-1"), &gone(&["t-1", "t-2"])), expected);
+        let some = Accepted { gone: vec!["t-1".to_owned(), "t-2".to_owned()], ..Accepted::default() };
+        assert_eq!(lesson(&over(Channel::Push), Some("t-3"), &Ok(some)), expected);
+        let nobodys = Claimed { recipient: None, ..over(Channel::Push) };
+        assert_eq!(lesson(&nobodys, None, &gone(&["t-1"])), None);
+    }
+
+    #[test]
+    fn addresses_that_do_not_exist_or_want_nothing_get_nothing_further() {
+        let learnt = |channel, result| match lesson(&over(channel), Some("to"), &result) {
+            Some(Lesson::Addresses { channel: of, addresses, reason }) if of == channel => Some((addresses, reason)),
+            None => None,
+            other => panic!("{other:?}"),
+        };
+        let email = learnt(Channel::Email, gone(&["a@x.example"]));
+        assert_eq!(email, Some((vec!["a@x.example".to_owned()], "the provider knows no such address")));
+        let sms = learnt(Channel::Sms, Err(SendError::Suppressed("STOP".into())));
+        assert_eq!(sms, Some((vec!["to".to_owned()], "opted out at the provider")));
+        for nothing in [Ok(Accepted::default()), Err(SendError::Permanent("no".into()))] {
+            assert_eq!(learnt(Channel::Email, nothing), None);
+        }
+    }
+}

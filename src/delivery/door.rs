@@ -180,7 +180,10 @@ impl Door {
         };
         words.map_err(|error| DoorError::Invalid(format!("`data` is invalid: {error}")))?;
         match resolve(channel, request.recipient.as_deref(), None, text) {
-            Contact::Invalid(problem) => Err(DecodeError::invalid("data", problem).into()),
+            Contact::Invalid(problem) => {
+                let field = if channel == Channel::Webhook { "recipient" } else { "data" };
+                Err(DecodeError::invalid(field, problem).into())
+            }
             Contact::Found(_) | Contact::Missing => Ok(()),
         }
     }

@@ -22,7 +22,7 @@ use super::pacing::{Pacing, Together};
 use super::sending::{Answer, send};
 use super::under_way::UnderWay;
 use crate::domain::channel::Channel;
-use crate::ports::ledger::{LedgerError, Settlement};
+use crate::ports::ledger::{LedgerError, Settlement, State};
 use crate::ports::provider::SendError;
 use crate::resilience::breaker::Position;
 use crate::resilience::retry::Waits;
@@ -198,7 +198,7 @@ impl Lane {
         }
         let mut settled = std::mem::take(&mut self.settled);
         if settled.settlements.len() > MOST_SETTLED {
-            self.settled.settlements = settled.settlements.split_off(MOST_SETTLED);
+            self.settled.settlements = settled.settlements.split_off(end_of_batch(&settled.settlements));
             // They come after their settlements, the last of which may be among the rest.
             self.settled.lessons = std::mem::take(&mut settled.lessons);
         }
@@ -325,6 +325,13 @@ impl Lane {
     }
 }
 
+/// Where the first batch ends: a digest is settled whole, or after a crash in between what travelled with it would be
+/// sent again.
+fn end_of_batch(settlements: &[Settlement]) -> usize {
+    let travelled = |settlement: &&Settlement| settlement.state == State::Sent && settlement.attempt.is_none();
+    MOST_SETTLED + settlements.iter().skip(MOST_SETTLED).take_while(travelled).count()
+}
+
 /// Settles what is answered; what was learnt from the answers comes after.
 async fn write_down(claiming: Arc<Claiming>, mut settled: Settled) -> Done {
     let result = settle(&claiming, &mut settled.settlements).await;
@@ -367,4 +374,27 @@ fn let_go(claiming: &Claiming, settled: &[Settlement]) {
 
 fn lost(error: JoinError) -> String {
     format!("a send was lost: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::delivery::attempt::put_back;
+    use crate::delivery::state_tests::claimed;
+    use crate::ports::ledger::{AttemptEnd, Outcome};
+
+    #[test]
+    fn a_batch_does_not_end_within_a_digest() {
+        let waits = put_back(&claimed(), "o", Timestamp::UNIX_EPOCH);
+        let end = AttemptEnd { number: 1, outcome: Outcome::Accepted, duration_ms: 1, receipt: None, error: None };
+        let leads = Settlement { state: State::Sent, attempt: Some(end), ..waits.clone() };
+        let travelled = Settlement { state: State::Sent, ..waits.clone() };
+        let mut all = vec![waits; MOST_SETTLED - 2];
+        all.push(leads.clone());
+        all.extend(vec![travelled; 5]);
+        all.extend([leads.clone(), leads]);
+        assert_eq!(end_of_batch(&all), MOST_SETTLED + 4);
+    }
 }

@@ -12,6 +12,7 @@ pub mod follow;
 pub mod held;
 pub mod intake;
 pub mod lane;
+pub mod lease_watch;
 pub mod lifecycle;
 pub mod outbox_relay;
 pub mod pacing;

@@ -1,7 +1,7 @@
 //! From claimed notifications to messages: who may get one now, where it goes, and its words. The rest is settled
 //! without an attempt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::Timestamp;
@@ -22,8 +22,10 @@ use crate::domain::preferences::MAX_CATEGORY_BYTES;
 use crate::ports::ledger::{Claimed, LedgerError, Selection, Settlement, State};
 use crate::ports::provider::Message;
 
-/// Followers that are taken along in one batch; those that are left make another digest.
-const MAX_FOLLOWERS: usize = 1000;
+/// Followers of one digest; those that are left make another one.
+const MOST_TOGETHER: usize = 1000;
+/// With so many followers in hand the other leaders of the batch wait for the next one.
+const MOST_FOLLOWERS: usize = 10_000;
 
 /// A notification that is ready to be sent.
 pub struct Ready {
@@ -78,9 +80,13 @@ impl Preparation<'_> {
         }
         let addressed = self.without_suppressed(addressed, &mut settled).await?;
         let addressed = self.without_throttled(addressed, &mut settled).await?;
-        let mut followers = self.followers(&addressed, &mut settled).await?;
+        let Followers { mut followers, waiting } = self.followers(&addressed, &mut settled).await?;
         let mut ready = Vec::with_capacity(addressed.len());
         for (claimed, address) in addressed {
+            if waiting.contains(&claimed.id) {
+                settled.push(put_back(&claimed, self.owner, self.now));
+                continue;
+            }
             let followers = followers.remove(&claimed.id).unwrap_or_default();
             ready.extend(self.ready(claimed, &address, followers, &mut settled));
         }
@@ -206,26 +212,58 @@ impl Preparation<'_> {
         &self,
         addressed: &[(Claimed, Address)],
         settled: &mut Vec<Settlement>,
-    ) -> Result<HashMap<String, Vec<Claimed>>, LedgerError> {
+    ) -> Result<Followers, LedgerError> {
         let leads = |(claimed, _): &&(Claimed, Address)| self.context.templates.collects(&claimed.template);
         let leaders: Vec<String> = addressed.iter().filter(leads).map(|(claimed, _)| claimed.id.clone()).collect();
-        let mut followers: HashMap<String, Vec<Claimed>> = HashMap::new();
-        if leaders.is_empty() {
-            return Ok(followers);
+        let mut found = Followers::default();
+        let result = self.seize_followers(&leaders, &mut found).await;
+        let seized: Vec<Claimed> = std::mem::take(&mut found.followers).into_values().flatten().collect();
+        if let Err(error) = result {
+            // Nobody renews their leases, as their leaders'.
+            self.held.remove(seized.iter().map(|follower| follower.id.as_str()));
+            return Err(error);
         }
-        let until = self.context.clock.now() + self.context.lease;
-        let selection = Selection::DigestOf(leaders);
-        let seized = self.context.ledger.seize(&selection, self.owner, until, MAX_FOLLOWERS).await?;
-        self.held.add(seized.iter().map(|f| f.id.as_str()));
         for follower in seized {
             let gate = self.context.house.gate(&follower, self.now);
             match (self.end(&follower, &gate), &follower.digest_id) {
                 (Some(settlement), _) => settled.push(settlement),
-                (None, Some(leader)) => followers.entry(leader.clone()).or_default().push(follower),
+                (None, Some(leader)) => found.followers.entry(leader.clone()).or_default().push(follower),
                 (None, None) => settled.push(put_back(&follower, self.owner, self.now)),
             }
         }
-        Ok(followers)
+        for followers in found.followers.values_mut() {
+            followers.sort_unstable_by_key(|follower| follower.seq);
+        }
+        Ok(found)
+    }
+
+    /// One question for all leaders, and where its answer is full, one for each: no digest is cut because of others.
+    async fn seize_followers(&self, leaders: &[String], found: &mut Followers) -> Result<(), LedgerError> {
+        if self.seize(leaders.to_vec(), MOST_TOGETHER, found).await? < MOST_TOGETHER {
+            return Ok(());
+        }
+        let mut in_hand = MOST_TOGETHER;
+        for leader in leaders {
+            let have = found.followers.get(leader).map_or(0, Vec::len);
+            if in_hand >= MOST_FOLLOWERS && have == 0 {
+                found.waiting.insert(leader.clone());
+            } else if have < MOST_TOGETHER {
+                in_hand += self.seize(vec![leader.clone()], MOST_TOGETHER - have, found).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn seize(&self, leaders: Vec<String>, limit: usize, found: &mut Followers) -> Result<usize, LedgerError> {
+        let until = self.context.clock.now() + self.context.lease;
+        let seized = self.context.ledger.seize(&Selection::DigestOf(leaders), self.owner, until, limit).await?;
+        self.held.add(seized.iter().map(|f| f.id.as_str()));
+        let count = seized.len();
+        for follower in seized {
+            let leader = follower.digest_id.clone().unwrap_or_default();
+            found.followers.entry(leader).or_default().push(follower);
+        }
+        Ok(count)
     }
 
     /// The end of a notification that nobody wants any more.
@@ -319,6 +357,15 @@ impl Preparation<'_> {
         }
         Some(links.link(claimed.recipient.as_deref()?, claimed.channel, &claimed.category))
     }
+}
+
+/// What travels with those that lead digests.
+#[derive(Default)]
+struct Followers {
+    /// By their leaders' ids.
+    followers: HashMap<String, Vec<Claimed>>,
+    /// Leaders that wait, for there were too many followers before theirs.
+    waiting: HashSet<String>,
 }
 
 /// Where a notification goes, and what its template sees.

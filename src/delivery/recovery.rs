@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -12,11 +11,18 @@ use super::context::{DispatchContext, LaneSettings};
 use super::decide::{OnUnknown, Rules};
 use super::desk::Desk;
 use super::held::Held;
+use super::lease_watch::LeaseWatch;
 use crate::domain::channel::Channel;
 use crate::ports::ledger::{Claimed, LedgerError, Settlement};
 
-/// Taken over together at most.
-const TAKE_OVER: usize = 500;
+/// Taken over, and settled, in one transaction at most.
+const TOGETHER: usize = 500;
+/// Taken over after one look: what is left is still over at the next one. Until all are concluded nothing is renewed.
+const MOST_TAKEN_OVER: usize = 5_000;
+/// Of three looks per lease the fourth comes a lease after the first, but for the timer's haste.
+const WHOLE: f64 = 0.9;
+/// Leases that are watched, those first that end first: living owners' move back with each renewal.
+const MOST_WATCHED: usize = 50_000;
 
 /// Keeps the leases of one channel's dispatcher.
 pub struct LeaseKeeper {
@@ -35,7 +41,7 @@ pub struct LeaseKeeper {
 impl LeaseKeeper {
     /// Renews and takes over, three times per lease, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut renewing_since: Option<Duration> = None;
+        let mut watch = LeaseWatch::default();
         let mut interval = tokio::time::interval(self.context.lease / 3);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -43,23 +49,15 @@ impl LeaseKeeper {
                 () = stop.cancelled() => return,
                 _ = interval.tick() => {}
             }
-            // After an outage of the database every lease has expired, those of living owners too: only when all of
-            // them had the time to renew, what is still expired belongs to nobody.
-            let now = self.context.clock.monotonic();
-            let patient = renewing_since.is_some_and(|since| now.saturating_sub(since) >= self.context.lease);
-            match self.once(patient).await {
-                Ok(()) => {
-                    renewing_since.get_or_insert(now);
-                }
-                Err(error) => {
-                    renewing_since = None;
-                    tracing::warn!(channel = %self.channel, %error, "leases could not be renewed");
-                }
+            if let Err(error) = self.once(&mut watch).await {
+                // While the database is away no owner can renew: each has a whole lease's time again.
+                watch.forget();
+                tracing::warn!(channel = %self.channel, %error, "leases could not be renewed");
             }
         }
     }
 
-    async fn once(&self, take_over: bool) -> Result<(), LedgerError> {
+    async fn once(&self, watch: &mut LeaseWatch) -> Result<(), LedgerError> {
         let ledger = &self.context.ledger;
         let now = self.context.clock.now();
         ledger.renew(&self.owner, &self.held.ids(), now + self.context.lease).await?;
@@ -69,20 +67,39 @@ impl LeaseKeeper {
         let desk = Desk { ledger: Arc::clone(ledger) };
         desk.expire(self.channel, self.context.contact_patience, now).await?;
         ledger.release_followers(self.channel, now).await?;
-        if !take_over {
+        let leases = ledger.leases(self.channel, MOST_WATCHED).await?;
+        let mut over = watch.look(leases, self.context.clock.monotonic(), self.context.lease.mul_f64(WHOLE));
+        over.truncate(MOST_TAKEN_OVER);
+        let mut taken = Vec::new();
+        for leases in over.chunks(TOGETHER) {
+            taken.extend(ledger.take_over(&self.owner, leases, now + self.context.lease).await?);
+        }
+        if taken.is_empty() {
             return Ok(());
         }
-        loop {
-            let until = now + self.context.lease;
-            let taken = ledger.take_over(self.channel, &self.owner, now, until, TAKE_OVER).await?;
-            if taken.is_empty() {
-                return Ok(());
-            }
-            let interrupted = taken.iter().filter(|(_, provider)| provider.is_some()).count();
-            tracing::warn!(channel = %self.channel, notifications = taken.len(), interrupted, "took over from an owner that is gone");
-            let settlements = self.conclude_all(&taken, now);
-            count_settled(&settlements, &ledger.settle(&settlements).await?);
+        let interrupted = taken.iter().filter(|(_, provider)| provider.is_some()).count();
+        tracing::warn!(channel = %self.channel, notifications = taken.len(), interrupted, "took over from an owner that is gone");
+        for settlements in self.conclude_all(&taken, now).chunks(TOGETHER) {
+            self.settle(settlements).await?;
         }
+        Ok(())
+    }
+
+    /// One that the database refuses must not keep the others.
+    async fn settle(&self, settlements: &[Settlement]) -> Result<(), LedgerError> {
+        match self.context.ledger.settle(settlements).await {
+            Ok(settled) => count_settled(settlements, &settled),
+            Err(LedgerError::Rejected(reason)) if settlements.len() == 1 => {
+                tracing::error!(reason, notification = settlements[0].id, "a settlement is refused");
+            }
+            Err(LedgerError::Rejected(_)) => {
+                for one in settlements {
+                    Box::pin(self.settle(std::slice::from_ref(one))).await?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn conclude_all(&self, taken: &[(Claimed, Option<String>)], now: Timestamp) -> Vec<Settlement> {

@@ -1,5 +1,6 @@
 //! Users: the welcome mail, and what the recipients directory learns from them.
 
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -8,6 +9,7 @@ use super::registry::{HandlerError, Output};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::{Envelope, non_empty};
 use crate::domain::events::{UserRegistered, payload};
+use crate::domain::locale::Locale;
 use crate::domain::notification::Draft;
 use crate::domain::recipient::Recipient;
 
@@ -42,16 +44,18 @@ pub fn directory_entry(envelope: &Envelope<'_>) -> Option<Recipient> {
     let data: Map<String, Value> = serde_json::from_str(envelope.data.get()).ok()?;
     // `changes` may be anything, such as a list of field names.
     let changes = data.get("changes").and_then(Value::as_object);
-    let pick = |field: &str| {
+    let pick_if = |field: &str, exists: fn(&str) -> bool| {
         let places = [changes.and_then(|c| c.get(field)), data.get(field)];
-        let text = places.into_iter().flatten().filter_map(Value::as_str).find(|text| non_empty("", text).is_ok());
-        text.map(str::to_owned)
+        let mut texts = places.into_iter().flatten().filter_map(Value::as_str);
+        texts.find(|text| non_empty("", text).is_ok() && exists(text)).map(str::to_owned)
     };
+    let pick = |field: &str| pick_if(field, |_| true);
     let recipient = Recipient {
         email: pick("email"),
         phone: pick("phone"),
-        locale: pick("locale"),
-        time_zone: pick("timeZone"),
+        // What is none must not take the place of a good one.
+        locale: pick_if("locale", |tag| Locale::parse(tag).is_some()),
+        time_zone: pick_if("timeZone", |zone| TimeZone::get(zone).is_ok()),
         devices: Vec::new(),
         id: data.get("userId")?.as_str()?.to_owned(),
     };
@@ -77,6 +81,12 @@ mod tests {
     fn the_directory_takes_what_it_understands() {
         let told = entry("UserRegistered", r#"{"userId":"u","email":"a@b.c","phone":7}"#).expect("an entry");
         assert_eq!((told.email.as_deref(), told.phone), (Some("a@b.c"), None));
+        let places = r#"{"userId":"u","locale":"de-AT","timeZone":"Europe/Vienna"}"#;
+        let told = entry("UserUpdated", places).expect("an entry");
+        assert_eq!((told.locale.as_deref(), told.time_zone.as_deref()), (Some("de-AT"), Some("Europe/Vienna")));
+        let nowhere = r#"{"userId":"u","email":"a@b.c","locale":"german!","timeZone":"Mars/Base"}"#;
+        let told = entry("UserUpdated", nowhere).expect("an entry");
+        assert_eq!((told.locale, told.time_zone), (None, None), "it keeps what it knew");
         let told = entry("UserUpdated", r#"{"userId":"u","email":"old@b.c","changes":{"email":"new@b.c"}}"#);
         assert_eq!(told.and_then(|r| r.email).as_deref(), Some("new@b.c"));
         assert_eq!(entry("UserUpdated", r#"{"userId":"u","changes":{"nickname":"x"}}"#), None);

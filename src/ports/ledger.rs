@@ -173,6 +173,17 @@ pub type Replacement<'f> = dyn Fn(&NewNotification, &Claimed) -> Settlement + Se
 /// The owner in the settlements of notifications that are settled out of turn.
 pub const OUT_OF_TURN: &str = "out of turn";
 
+/// Who holds a notification, and until when by the owner's clock. Each renewal changes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The notification's number.
+    pub seq: i64,
+    /// Who holds it.
+    pub owner: String,
+    /// Until when.
+    pub until: Timestamp,
+}
+
 /// Due notifications of one lane, asked for by one owner.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
@@ -557,18 +568,22 @@ pub trait NotificationLedger: Send + Sync {
     /// When none was extended.
     async fn renew(&self, owner: &str, ids: &[String], until: Timestamp) -> Result<u64, LedgerError>;
 
-    /// Takes over notifications of a channel whose owner is gone: their open attempts become `unknown`, and they are claimed for
-    /// the new owner, with the provider of the interrupted attempt, if there was one.
+    /// The leases of a channel's notifications, those first that end first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    async fn leases(&self, channel: Channel, limit: usize) -> Result<Vec<Lease>, LedgerError>;
+
+    /// Takes over notifications whose owner is gone and whose leases are still these: their open attempts become
+    /// `unknown`, and they are claimed for the new owner, with the provider of the interrupted attempt, if there was one.
     ///
     /// # Errors
     /// When nothing was taken over.
     async fn take_over(
         &self,
-        channel: Channel,
         owner: &str,
-        now: Timestamp,
+        leases: &[Lease],
         lease_until: Timestamp,
-        limit: usize,
     ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError>;
 
     /// Moves notifications that are or become due, in lanes that no longer exist, to the channel's first lane.

@@ -17,7 +17,7 @@ use crate::domain::channel::Channel;
 use crate::domain::dead_letter::{Failure, Stage as StageName};
 use crate::domain::envelope::{Envelope, non_empty};
 use crate::domain::notification::{Draft, SOURCE};
-use crate::domain::recipient::Recipient;
+use crate::domain::recipient::{Recipient, mask_addresses};
 use crate::domain::record::{Headers, OutboundRecord, Record};
 use crate::domain::time::format_utc;
 use crate::domain::trace::TraceContext;
@@ -170,7 +170,11 @@ impl RoutingStage {
                 // An event that is fine otherwise makes no dead letter for a directory entry: the refused one is told.
                 Err(LedgerError::Rejected(reason)) if recipients.len() == 1 => {
                     permit.report(CallOutcome::Success);
-                    tracing::error!(recipient = recipients[0].id, reason, "the directory cannot hold this entry");
+                    tracing::error!(
+                        recipient = mask_addresses(&recipients[0].id),
+                        reason,
+                        "the directory cannot hold this entry"
+                    );
                     return;
                 }
                 Err(LedgerError::Rejected(_)) => {

@@ -6,6 +6,8 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::support::database::Fate;
 use crate::support::events::{Event, Input, request};
 use crate::support::provider::{Answer, Arrival, FakeProvider};
@@ -189,17 +191,7 @@ fn what_was_in_flight_is_left_to_a_person_where_the_policy_is_to_hold() {
 #[test]
 #[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
 fn a_digest_carries_all_and_survives_a_kill() {
-    let templates = tempfile::tempdir().expect("a folder");
-    let folder = templates.path().join("digest");
-    fs::create_dir(&folder).expect("a folder");
-    fs::write(folder.join("template.toml"), "digest_window_ms = 2000\n").expect("written");
-    let words = "{{ count }}:{% for item in items %} {{ item.orderId }}{% endfor %}\n";
-    fs::write(folder.join("body.txt"), words).expect("written");
-    let settings = SETTINGS.replacen(
-        "[delivery]\n",
-        &format!("[delivery]\ntemplates_dir = \"{}\"\n", templates.path().display()),
-        1,
-    );
+    let (_templates, settings) = digests_of(2000);
     // The first one thinks for long enough to be interrupted.
     let provider = FakeProvider::answering(|arrival| match arrival.nth {
         1 => Answer::After(Duration::from_millis(1500), Box::new(Answer::Accept)),
@@ -208,7 +200,7 @@ fn a_digest_carries_all_and_survives_a_kill() {
     let setup = Setup::new(&settings, &provider.named("email", "email", TIMEOUT));
     let service = setup.start();
     // All of them on one partition: in one batch, as far as that can be had.
-    let all: Vec<Input> = (1..=5).map(|n| collected(n).input().with_key("one")).collect();
+    let all: Vec<Input> = (1..=5).map(|n| collected(n, "someone@example.com").input().with_key("one")).collect();
     setup.kafka.produce([all.clone(), all.clone()].concat());
     let first = wait::until("the digest", secs(20), || provider.arrivals().first().cloned());
     service.kill();
@@ -235,9 +227,42 @@ fn a_digest_carries_all_and_survives_a_kill() {
     each_was_sent(&setup.database.fates(), &told(&setup, 6));
 }
 
+/// More followers than are asked for together: no digest is cut because of others.
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn digests_that_are_due_together_stay_whole() {
+    const RECIPIENTS: usize = 20;
+    const EACH: usize = 100;
+    let (_templates, settings) = digests_of(6000);
+    let provider = FakeProvider::accepting();
+    let setup = Setup::new(&settings, &provider.named("email", "email", TIMEOUT));
+    let service = setup.start();
+    let of = |n: usize| collected(n, &format!("someone-{}@example.com", n % RECIPIENTS)).input().with_key("one");
+    setup.kafka.produce((0..RECIPIENTS * EACH).map(of).collect());
+    for n in 0..RECIPIENTS * EACH {
+        service.wait_for_state(&format!("d-{n}"), "sent", secs(60));
+    }
+    let arrivals = provider.arrivals();
+    let sizes: Vec<String> =
+        arrivals.iter().filter_map(|a| a.document().body.split(':').next().map(str::to_owned)).collect();
+    assert_eq!(sizes, vec![EACH.to_string(); RECIPIENTS]);
+}
+
+/// Templates with a digest that collects for so long, and the settings that name them.
+fn digests_of(window_ms: u32) -> (TempDir, String) {
+    let templates = tempfile::tempdir().expect("a folder");
+    let folder = templates.path().join("digest");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("template.toml"), format!("digest_window_ms = {window_ms}\n")).expect("written");
+    let words = "{{ count }}:{% for item in items %} {{ item.orderId }}{% endfor %}\n";
+    fs::write(folder.join("body.txt"), words).expect("written");
+    let named = format!("[delivery]\ntemplates_dir = \"{}\"\n", templates.path().display());
+    (templates, SETTINGS.replacen("[delivery]\n", &named, 1))
+}
+
 /// A request that is collected with others of its template.
-fn collected(n: usize) -> Event {
-    let mut event = request(&format!("d-{n}"), "email", "someone@example.com");
+fn collected(n: usize, recipient: &str) -> Event {
+    let mut event = request(&format!("d-{n}"), "email", recipient);
     event.data = event.data.replacen("order_confirmation", "digest", 1).replacen("4711", &format!("order-{n}"), 1);
     event
 }

@@ -111,6 +111,7 @@ fn what_is_wrong_is_told_at_the_door_by_its_field() {
     wrong(&|r| r["expiresAt"] = json!("2026-13-01T00:00:00Z"), "`expiresAt`");
     wrong(&|r| r["critical"] = json!("yes"), "`critical`");
     wrong(&|r| r["category"] = json!(""), "`category`");
+    wrong(&|r| r["channel"] = json!("webhook"), "`recipient`");
     let carried = |r: &mut Value| {
         r["recipient"] = json!("customer-1");
         r["data"]["email"] = json!("nonsense");

@@ -11,10 +11,10 @@ use super::database::{Database, bounded, sql};
 use super::dialect::being_sent;
 use super::insert::text;
 use super::ledger::id_rows;
-use super::rows::millis;
+use super::rows::{millis, timestamp};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
-use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, LedgerError};
+use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, Lease, LedgerError};
 
 pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
     let dialect = database.dialect;
@@ -143,23 +143,47 @@ pub(super) async fn renew(
     .await
 }
 
+pub(super) async fn leases(database: &Database, channel: Channel, limit: usize) -> Result<Vec<Lease>, LedgerError> {
+    // A row that somebody repaired by hand may lack them.
+    let statement = "SELECT seq, COALESCE(lease_owner, '') AS owner, COALESCE(lease_until, 0) AS until
+         FROM notifications WHERE state = 'sending' AND channel = $1 ORDER BY lease_until LIMIT $2";
+    bounded(async {
+        let rows = query(statement).bind(channel.as_str()).bind(limit as i64).fetch_all(&database.read).await?;
+        rows.iter()
+            .map(|row| {
+                let until = timestamp(row.try_get("until")?);
+                Ok(Lease { seq: row.try_get("seq")?, owner: row.try_get("owner")?, until })
+            })
+            .collect()
+    })
+    .await
+}
+
+#[derive(Serialize)]
+struct LeaseRow<'a> {
+    seq: i64,
+    owner: &'a str,
+    until: i64,
+}
+
 pub(super) async fn take_over(
     database: &Database,
-    channel: Channel,
     owner: &str,
-    now: Timestamp,
+    leases: &[Lease],
     lease_until: Timestamp,
-    limit: usize,
 ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
+    let rows: Vec<LeaseRow<'_>> =
+        leases.iter().map(|l| LeaseRow { seq: l.seq, owner: &l.owner, until: millis(l.until) }).collect();
     let take = format!(
         "WITH expired AS MATERIALIZED (
-             SELECT seq AS expired_seq FROM notifications
-             WHERE state = 'sending' AND lease_until < $3 AND channel = $5
-             ORDER BY lease_until LIMIT $4 {})
-         UPDATE notifications SET lease_owner = $1, lease_until = $2
+             SELECT n.seq AS expired_seq FROM {} JOIN notifications n ON n.seq = r.seq
+             WHERE COALESCE(n.lease_owner, '') = r.owner AND COALESCE(n.lease_until, 0) = r.until AND {} {})
+         UPDATE notifications SET lease_owner = $2, lease_until = $3
          WHERE seq {}
          RETURNING seq",
-        database.dialect.skip_locked(),
+        database.dialect.rows(&[("seq", "bigint"), ("owner", "text"), ("until", "bigint")]),
+        being_sent("n"),
+        database.dialect.skip_locked_of("n"),
         database.dialect.among("SELECT expired_seq FROM expired")
     );
     // In a statement of its own: it sees attempts that began until the rows were locked.
@@ -183,11 +207,9 @@ pub(super) async fn take_over(
     bounded(async {
         let mut tx = database.begin().await?;
         let rows = query(sql(take))
+            .bind(text(to_json(&rows)))
             .bind(owner.to_owned())
             .bind(millis(lease_until))
-            .bind(millis(now))
-            .bind(limit as i64)
-            .bind(channel.as_str())
             .fetch_all(&mut *tx)
             .await?;
         let seqs = seqs_of(&rows)?;

@@ -17,7 +17,7 @@ use super::{claims, digests, preferences, retention, search, seize, wake};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
-    AttemptStart, Brief, ClaimRequest, Claimed, Inserted, LedgerError, NewNotification, NotificationLedger,
+    AttemptStart, Brief, ClaimRequest, Claimed, Inserted, Lease, LedgerError, NewNotification, NotificationLedger,
     NotificationView, Replacement, Search, Selection, Settlement, Verdict,
 };
 
@@ -132,7 +132,8 @@ impl NotificationLedger for Database {
     async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
         let statement = "UPDATE notifications
              SET state = 'pending', next_attempt_at = $2, round = 0, lane = 0, unknowns = 0, reason = NULL,
-                 first_failure_at = NULL, settled_at = NULL, expires_at = NULL, digest_id = NULL,
+                 first_failure_at = NULL, settled_at = NULL, digest_id = NULL,
+                 expires_at = CASE WHEN expires_at > $2 THEN expires_at END,
                  awaiting_since = NULL, reopened = reopened + 1
              WHERE seq = (SELECT seq FROM requests WHERE id = $1 AND request <> '{}')
                AND state IN ('failed', 'suppressed', 'expired', 'cancelled')";
@@ -192,15 +193,17 @@ impl NotificationLedger for Database {
         claims::renew(self, owner, ids, until).await
     }
 
+    async fn leases(&self, channel: Channel, limit: usize) -> Result<Vec<Lease>, LedgerError> {
+        claims::leases(self, channel, limit).await
+    }
+
     async fn take_over(
         &self,
-        channel: Channel,
         owner: &str,
-        now: Timestamp,
+        leases: &[Lease],
         lease_until: Timestamp,
-        limit: usize,
     ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
-        claims::take_over(self, channel, owner, now, lease_until, limit).await
+        claims::take_over(self, owner, leases, lease_until).await
     }
 
     async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError> {

@@ -7,6 +7,7 @@ on_both_databases!(
     cancelling_reaches_what_waits_and_nothing_else,
     what_is_past_its_time_expires_and_so_does_what_waits_for_a_contact_too_long,
     a_settled_one_can_be_opened_again_unless_it_was_sent,
+    one_that_is_opened_again_keeps_an_expiry_that_is_ahead,
     a_list_is_narrowed_and_goes_on_where_it_ended,
 );
 
@@ -111,6 +112,25 @@ async fn a_settled_one_can_be_opened_again_unless_it_was_sent(database: &Fresh) 
     let again = claim_one(database, "lane", 2).await;
     assert_eq!((again.id.as_str(), again.round, again.unknowns), ("2", 0, 0));
     assert_eq!(view(database, "2").await.settled_at, None);
+}
+
+async fn one_that_is_opened_again_keeps_an_expiry_that_is_ahead(database: &Fresh) {
+    let expiring = |id: &str, expires: i64| {
+        let mut new = new(id, 0);
+        new.handling.expires_at = Some(at(expires));
+        new
+    };
+    add(database, &[expiring("code", 100), expiring("past", 1)]).await.expect("inserts");
+    for claimed in claim(database, "lane", 0, 2).await {
+        assert!(settle(database, settlement(&claimed, "lane", State::Failed, 1)).await);
+    }
+    for id in ["code", "past"] {
+        assert!(database.reopen(id, at(2)).await.expect("reopens"));
+    }
+    let mut again = claim(database, "lane", 2, 2).await;
+    again.sort_by(|a, b| a.id.cmp(&b.id));
+    let expiries: Vec<_> = again.iter().map(|claimed| (claimed.id.as_str(), claimed.expires_at)).collect();
+    assert_eq!(expiries, [("code", Some(at(100))), ("past", None)]);
 }
 
 async fn a_list_is_narrowed_and_goes_on_where_it_ended(database: &Fresh) {

@@ -8,6 +8,7 @@ on_both_databases! {
     a_take_over_keeps_to_its_channel_and_its_limit,
     a_take_over_that_is_interrupted_itself_forgets_nothing,
     what_was_seized_and_left_still_knows_its_time,
+    a_lease_that_changed_meanwhile_is_not_taken_over,
     a_clock_that_goes_backwards_frees_nothing_early,
     a_renewed_lease_holds,
     two_instances_never_take_over_the_same_notification,
@@ -60,12 +61,11 @@ async fn a_take_over_keeps_to_its_channel_and_its_limit(db: &Fresh) {
     assert_eq!(claim(db, "gone", 50, 10).await.len(), 1);
     let of_sms = ClaimRequest { channel: Channel::Sms, ..asking("gone", 0, 10) };
     assert_eq!(db.claim(of_sms).await.expect("claims").len(), 1);
-    let (now, until) = (at(LEASE + 51), at(2 * LEASE));
-    let taken = db.take_over(Channel::Email, "heir", now, until, 2).await.expect("takes over");
+    let taken = take_over_of(db, Channel::Email, "heir", LEASE + 51, 2).await;
     assert_eq!(set_of(taken.iter().map(|(c, _)| c)), BTreeSet::from(["a", "b"]), "the longest expired first");
-    let taken = db.take_over(Channel::Email, "heir", now, until, 2).await.expect("takes over");
+    let taken = take_over_of(db, Channel::Email, "heir", LEASE + 51, 2).await;
     assert_eq!(set_of(taken.iter().map(|(c, _)| c)), BTreeSet::from(["late"]));
-    let taken = db.take_over(Channel::Sms, "heir", now, until, 2).await.expect("takes over");
+    let taken = take_over_of(db, Channel::Sms, "heir", LEASE + 51, 2).await;
     assert_eq!(set_of(taken.iter().map(|(c, _)| c)), BTreeSet::from(["sms"]));
 }
 
@@ -89,6 +89,20 @@ async fn what_was_seized_and_left_still_knows_its_time(db: &Fresh) {
     assert_eq!(db.seize(&selection, "gone", at(LEASE), 10).await.expect("seizes").len(), 1);
     let taken = take_over(db, "heir", LEASE + 1).await;
     assert_eq!(taken[0].0.due, Some(at(10 * LEASE)));
+}
+
+async fn a_lease_that_changed_meanwhile_is_not_taken_over(db: &Fresh) {
+    insert(db, &["renewed", "settled", "other", "gone"]).await;
+    let claimed = claim(db, "o", 0, 10).await;
+    let leases = db.leases(Channel::Email, 10).await.expect("reads");
+    assert_eq!((leases.len(), leases[0].owner.as_str(), leases[0].until), (4, "o", at(LEASE)));
+    assert_eq!(db.renew("o", &["renewed".into()], at(LEASE + 1)).await.expect("renews"), 1);
+    let find = |id: &str| claimed.iter().find(|claimed| claimed.id == id).expect("is claimed");
+    assert!(settle(db, settlement(find("settled"), "o", State::Sent, 1)).await);
+    let of = |id: &str| leases.iter().find(|lease| lease.seq == find(id).seq).expect("is leased").clone();
+    assert_eq!(db.take_over("first", &[of("other")], at(LEASE)).await.expect("takes over").len(), 1);
+    let taken = db.take_over("heir", &leases, at(2 * LEASE)).await.expect("takes over");
+    assert_eq!(set_of(taken.iter().map(|(c, _)| c)), BTreeSet::from(["gone"]));
 }
 
 async fn a_clock_that_goes_backwards_frees_nothing_early(db: &Fresh) {

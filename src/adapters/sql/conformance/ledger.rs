@@ -73,9 +73,7 @@ async fn a_claim_keeps_to_its_limit_when_the_statistics_say_that_the_table_is_em
     let batch: Vec<NewNotification> = (1..15).map(|n| new(&n.to_string(), n)).collect();
     add(db, &batch).await.expect("inserted");
     assert_eq!(ids(&claim(db, "a", 100, 3).await), ["0", "1", "2"]);
-    let until = at(100 + 2 * LEASE);
-    let taken = db.take_over(Channel::Email, "b", at(100 + LEASE + 1), until, 2).await.expect("takes over");
-    assert_eq!(taken.len(), 2);
+    assert_eq!(take_over_of(db, Channel::Email, "b", 100 + LEASE + 1, 2).await.len(), 2);
 }
 
 async fn no_notification_is_claimed_twice(db: &Fresh) {

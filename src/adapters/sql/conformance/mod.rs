@@ -19,7 +19,7 @@ use crate::domain::notification::Request;
 use crate::domain::recipient::Recipient;
 use crate::domain::record::Headers;
 use crate::ports::ledger::{
-    AttemptEnd, AttemptStart, ClaimRequest, Claimed, Handling, Inserted, LedgerError, NewNotification,
+    AttemptEnd, AttemptStart, ClaimRequest, Claimed, Handling, Inserted, Lease, LedgerError, NewNotification,
     NotificationLedger as _, NotificationView, OUT_OF_TURN, OutboxKind, OutboxMessage, Outcome, Search, Selection,
     Settlement, State,
 };
@@ -190,8 +190,20 @@ async fn claim_one(database: &Database, owner: &str, now: i64) -> Claimed {
 }
 
 async fn take_over(database: &Database, owner: &str, now: i64) -> Vec<(Claimed, Option<String>)> {
-    let until = at(now + LEASE);
-    database.take_over(Channel::Email, owner, at(now), until, 100).await.expect("takes over")
+    take_over_of(database, Channel::Email, owner, now, 100).await
+}
+
+/// What a clock that shows `now` takes for expired, those first that ended first.
+async fn take_over_of(
+    database: &Database,
+    channel: Channel,
+    owner: &str,
+    now: i64,
+    limit: usize,
+) -> Vec<(Claimed, Option<String>)> {
+    let leases = database.leases(channel, limit).await.expect("reads");
+    let expired: Vec<Lease> = leases.into_iter().filter(|lease| lease.until < at(now)).collect();
+    database.take_over(owner, &expired, at(now + LEASE)).await.expect("takes over")
 }
 
 fn ids(claimed: &[Claimed]) -> Vec<&str> {

@@ -183,8 +183,7 @@ impl Model<'_> {
     async fn take_over(&mut self, by: usize, limit: usize) -> TestCaseResult {
         let expired = |place: &Place| matches!(place, Place::Held { until, .. } if *until < self.now);
         let available = self.places.iter().filter(|p| expired(p)).count();
-        let (now, until) = (at(self.now), at(self.now + LEASE));
-        let taken = self.db.take_over(Channel::Email, OWNERS[by], now, until, limit).await.expect("takes over");
+        let taken = take_over_of(self.db, Channel::Email, OWNERS[by], self.now, limit).await;
         prop_assert_eq!(taken.len(), available.min(limit));
         for (claimed, provider) in taken {
             let which = Self::index(&claimed);
