@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::events::{order_created, order_shipped, request};
 use crate::support::http_client::Answer;
-use crate::support::provider::FakeProvider;
+use crate::support::provider::{Answer as Told, FakeProvider};
 use crate::support::published::Story;
 use crate::support::service::{Service, outcomes};
 use crate::support::setup::Setup;
@@ -309,6 +309,32 @@ fn a_recipient_gets_no_more_than_the_throttle_allows() {
     let times: Vec<_> = ids.iter().map(|id| test.provider.wait_for_arrival(id, 1, secs(1)).at).collect();
     let (first, last) = (times.iter().min().expect("three"), times.iter().max().expect("three"));
     assert!(*last - *first >= Duration::from_millis(2900), "the third waited for the window: {:?}", *last - *first);
+}
+
+/// The owner of the number once answered STOP.
+const STOPPED: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 71\r\nConnection: close\r\n\r\n\
+    {\"code\":21610,\"message\":\"Attempt to send to unsubscribed\",\"status\":400}";
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_number_whose_owner_stopped_is_not_written_to_again() {
+    let provider = FakeProvider::answering(|_| Told::Broken { bytes: STOPPED, taken: false });
+    let setup = Setup::new("", &provider.twilio("texts"));
+    let test = Test { service: setup.start(), setup, provider };
+    let ask = |request: &mut Value| {
+        request["channel"] = json!("sms");
+        request["recipient"] = json!("+15550100199");
+    };
+    let first = test.accepted(ask);
+    let first = test.service.wait_for_state(&first, "suppressed", secs(20));
+    assert_eq!(outcomes(&first), ["permanent"], "{first}");
+    wait::until("it is learnt", secs(20), || {
+        let listed = test.service.get("/api/v1/suppressions").json();
+        (listed["items"][0]["address"] == "+15550100199").then_some(())
+    });
+    let second = test.accepted(ask);
+    let second = test.service.wait_for_state(&second, "suppressed", secs(20));
+    assert_eq!((outcomes(&second).len(), test.provider.arrivals().len()), (0, 1), "{second}");
 }
 
 #[test]

@@ -118,6 +118,15 @@ impl FakeProvider {
         )
     }
 
+    /// The same for text messages over Twilio's API.
+    pub fn twilio(&self, name: &str) -> String {
+        let url = format!("http://AC1:token@{}/{name}", self.address);
+        format!(
+            "[[delivery.providers]]\nname = \"{name}\"\nchannel = \"sms\"\nkind = \"twilio\"\nurl = \"{url}\"\n\
+             from = \"+15550100000\"\ntimeout_ms = 1000\n"
+        )
+    }
+
     /// One for each channel.
     pub fn for_all_channels(&self, timeout: Duration) -> String {
         let channels = ["email", "sms", "push", "webhook", "in_app", "admin_alert"];
