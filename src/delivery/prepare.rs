@@ -216,6 +216,10 @@ impl Preparation<'_> {
         let leads = |(claimed, _): &&(Claimed, Address)| self.context.templates.collects(&claimed.template);
         let leaders: Vec<String> = addressed.iter().filter(leads).map(|(claimed, _)| claimed.id.clone()).collect();
         let mut found = Followers::default();
+        if leaders.is_empty() {
+            // Most batches lead nothing, and even the shortest question waits for a connection.
+            return Ok(found);
+        }
         let result = self.seize_followers(&leaders, &mut found).await;
         let seized: Vec<Claimed> = std::mem::take(&mut found.followers).into_values().flatten().collect();
         if let Err(error) = result {
