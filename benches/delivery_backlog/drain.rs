@@ -153,6 +153,7 @@ impl Stage {
             max_per_second: None,
             shared_rate: None,
             breaker: self.breaker("provider:bench"),
+            channel_breakers: Vec::new(),
         }
     }
 

@@ -16,7 +16,7 @@ use super::messages::{GroupStatus, Rebuild};
 use super::slot::Slot;
 use super::supervisor::Lifeline;
 use super::tasks::{Task, Tasks};
-use crate::consume::stall::{HeadWatch, StallWatch};
+use crate::consume::stall::{HeadWatch, Stall, StallWatch};
 use crate::ports::clock::SharedClock;
 use crate::ports::cluster::ClusterView;
 use crate::ports::probe::Probe;
@@ -167,9 +167,18 @@ impl MonitorDuty {
                 // What is left for other consumers is no reason for this one to move.
                 let left = source.assigned.iter().filter(|p| !p.at_end);
                 let waiting = left.filter_map(|p| lag.get(&(p.topic.clone(), p.partition))).sum();
-                if let Some(still) = stalls.look(group, source, waiting, self.clock.monotonic()) {
-                    events::group_stalled(group, waiting, still);
-                    let why = format!("it stood still for {} s while {waiting} records waited", still.as_secs());
+                let reachable = topics == self.topics.len();
+                if let Some(stall) = stalls.look(group, source, reachable, waiting, self.clock.monotonic()) {
+                    let why = match stall {
+                        Stall::Standstill(still) => {
+                            format!("it stood still for {} s while {waiting} records waited", still.as_secs())
+                        }
+                        Stall::Outside(outside) => {
+                            format!("it has had no part in its group for {} s", outside.as_secs())
+                        }
+                        Stall::Hung(hung) => format!("its consumer has not answered for {} s", hung.as_secs()),
+                    };
+                    events::group_stalled(group, &why);
                     slot.send(Rebuild(why)).await;
                 }
             }

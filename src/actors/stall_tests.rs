@@ -22,9 +22,11 @@ use crate::ports::cluster::ClusterView;
 use crate::ports::source::{EventSource, PartitionStatus, PauseReason, Settled, SourceEnded, SourceStatus};
 use crate::resilience::retry::RetryPolicy;
 
-/// A source that never brings anything, as when its thread hangs.
+/// A source that never brings anything.
+#[derive(Clone, Default)]
 struct Silent {
     paused: BTreeSet<PauseReason>,
+    hung: Duration,
 }
 
 #[async_trait]
@@ -50,7 +52,12 @@ impl EventSource for Silent {
             at_end: false,
             lag: None,
         };
-        SourceStatus { assigned: vec![partition], paused: self.paused.clone(), lost_assignments: 0 }
+        SourceStatus {
+            assigned: vec![partition],
+            paused: self.paused.clone(),
+            hung: self.hung,
+            ..SourceStatus::default()
+        }
     }
 
     async fn close(&self, _: Duration) {}
@@ -66,7 +73,7 @@ impl ClusterView for TenRecords {
 }
 
 /// Watches a group over this source, and counts how often it was started.
-async fn watched(paused: BTreeSet<PauseReason>) -> Arc<AtomicU64> {
+async fn watched(source: Silent) -> Arc<AtomicU64> {
     let millis = Duration::from_millis;
     let budget = RestartBudget {
         restarts: 1_000,
@@ -84,7 +91,7 @@ async fn watched(paused: BTreeSet<PauseReason>) -> Arc<AtomicU64> {
             stop.cancelled().await;
             Ok(())
         });
-        Ok(Running { source: Arc::new(Silent { paused: paused.clone() }), engine })
+        Ok(Running { source: Arc::new(source.clone()), engine })
     });
     let (published, group_io) = (slot.clone(), io.clone());
     let group = Box::new(move |lifeline: Lifeline| {
@@ -115,9 +122,7 @@ async fn watched(paused: BTreeSet<PauseReason>) -> Arc<AtomicU64> {
     starts
 }
 
-#[actix::test]
-async fn a_silent_group_is_rebuilt() {
-    let starts = watched(BTreeSet::new()).await;
+async fn is_rebuilt_twice(starts: Arc<AtomicU64>) {
     let rebuilt = async {
         while starts.load(Ordering::Relaxed) < 3 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -126,9 +131,23 @@ async fn a_silent_group_is_rebuilt() {
     tokio::time::timeout(Duration::from_secs(10), rebuilt).await.expect("rebuilt, and again when that did not help");
 }
 
+fn paused() -> BTreeSet<PauseReason> {
+    [PauseReason::Breaker("kafka".into())].into()
+}
+
+#[actix::test]
+async fn a_silent_group_is_rebuilt() {
+    is_rebuilt_twice(watched(Silent::default()).await).await;
+}
+
+#[actix::test]
+async fn a_group_whose_consumer_hangs_is_rebuilt_even_while_it_is_paused() {
+    is_rebuilt_twice(watched(Silent { paused: paused(), hung: Duration::from_secs(1) }).await).await;
+}
+
 #[actix::test]
 async fn a_paused_group_is_left_alone() {
-    let starts = watched([PauseReason::Breaker("kafka".into())].into()).await;
+    let starts = watched(Silent { paused: paused(), ..Silent::default() }).await;
     // Many times the length of a stall.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(starts.load(Ordering::Relaxed), 1);

@@ -1,4 +1,5 @@
-//! Notices a group that stands still without a reason: records wait, nothing pauses it, and no position moves.
+//! Notices a group that stands still without a reason. Records wait, nothing pauses it, and no position moves; or it has
+//! no part in its group while the brokers answer; or the thread of its consumer does not come back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,21 +9,55 @@ use crate::ports::source::{PartitionStatus, SourceStatus};
 /// Positions by partition.
 type Positions = Vec<(String, i32, Option<i64>)>;
 
+/// How a group stands still, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stall {
+    /// Records wait, and no position moves.
+    Standstill(Duration),
+    /// It has no part in its group.
+    Outside(Duration),
+    /// A call of its client does not return: it has left its group by now, or will.
+    Hung(Duration),
+}
+
 /// Watches groups by name. `now` is monotonic time.
 #[derive(Debug)]
 pub struct StallWatch {
     after: Duration,
     seen: HashMap<String, (Positions, Duration)>,
+    outside: HashMap<String, Duration>,
 }
 
 impl StallWatch {
     /// A group that stands still for so long has stalled.
     pub fn new(after: Duration) -> Self {
-        Self { after, seen: HashMap::new() }
+        Self { after, seen: HashMap::new(), outside: HashMap::new() }
     }
 
-    /// Looks at a group; says for how long it has stalled, once for each time of that length.
-    pub fn look(&mut self, group: &str, status: &SourceStatus, lag: i64, now: Duration) -> Option<Duration> {
+    /// Looks at a group whose topics could be looked at, or not, just now; says how it has stalled, once for each time of
+    /// that length: the group may still be on its way to a new consumer. Of one that hangs it is told until it has one.
+    pub fn look(
+        &mut self,
+        group: &str,
+        status: &SourceStatus,
+        reachable: bool,
+        lag: i64,
+        now: Duration,
+    ) -> Option<Stall> {
+        if status.hung >= self.after {
+            return Some(Stall::Hung(status.hung));
+        }
+        // While the brokers are away nobody can join.
+        if !status.outside || !reachable {
+            self.outside.remove(group);
+        } else {
+            let since = self.outside.entry(group.to_owned()).or_insert(now);
+            let outside = now.saturating_sub(*since);
+            if outside >= self.after {
+                *since = now;
+                return Some(Stall::Outside(outside));
+            }
+        }
         let positions: Positions = status.assigned.iter().map(|p| (p.topic.clone(), p.partition, p.position)).collect();
         let idle = lag <= 0 || !status.paused.is_empty();
         let (before, since) = self.seen.entry(group.to_owned()).or_insert_with(|| (positions.clone(), now));
@@ -35,7 +70,7 @@ impl StallWatch {
             return None;
         }
         *since = now;
-        Some(still)
+        Some(Stall::Standstill(still))
     }
 }
 
@@ -69,6 +104,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn look(watch: &mut StallWatch, group: &str, status: &SourceStatus, lag: i64, now: Duration) -> Option<Stall> {
+        watch.look(group, status, true, lag, now)
+    }
+
     fn at(position: i64) -> SourceStatus {
         let partition = PartitionStatus {
             topic: "t".into(),
@@ -88,13 +127,34 @@ mod tests {
         let mut watch = StallWatch::new(60 * SECOND);
         let paused = SourceStatus { paused: [PauseReason::Backpressure].into(), ..at(5) };
         for second in 0..200 {
-            assert_eq!(watch.look("works", &at(i64::from(second)), 10, second * SECOND), None);
-            assert_eq!(watch.look("has nothing to do", &at(5), 0, second * SECOND), None);
-            assert_eq!(watch.look("is paused", &paused, 10, second * SECOND), None);
-            let stalled = watch.look("stands still", &at(5), 10, second * SECOND);
+            assert_eq!(look(&mut watch, "works", &at(i64::from(second)), 10, second * SECOND), None);
+            assert_eq!(look(&mut watch, "has nothing to do", &at(5), 0, second * SECOND), None);
+            assert_eq!(look(&mut watch, "is paused", &paused, 10, second * SECOND), None);
+            let stalled = look(&mut watch, "stands still", &at(5), 10, second * SECOND);
             assert_eq!(stalled.is_some(), second > 0 && second % 60 == 0, "at {second} s");
         }
-        assert_eq!(watch.look("is paused", &at(5), 10, 200 * SECOND), None, "it has just been resumed");
+        assert_eq!(look(&mut watch, "is paused", &at(5), 10, 200 * SECOND), None, "it has just been resumed");
+    }
+
+    #[test]
+    fn a_thread_that_does_not_come_back_is_a_stall_whether_records_wait_or_not() {
+        let mut watch = StallWatch::new(60 * SECOND);
+        let hung = |hung| SourceStatus { hung, paused: [PauseReason::Backpressure].into(), ..SourceStatus::default() };
+        assert_eq!(look(&mut watch, "g", &hung(59 * SECOND), 0, 59 * SECOND), None);
+        assert_eq!(look(&mut watch, "g", &hung(60 * SECOND), 0, 60 * SECOND), Some(Stall::Hung(60 * SECOND)));
+        assert_eq!(look(&mut watch, "g", &hung(SECOND), 0, 61 * SECOND), None, "it has a new consumer");
+    }
+
+    #[test]
+    fn one_that_has_no_part_in_its_group_is_a_stall_once_the_brokers_are_there() {
+        let mut watch = StallWatch::new(60 * SECOND);
+        let outside = SourceStatus { outside: true, ..SourceStatus::default() };
+        for second in 0..300 {
+            let stalled = watch.look("g", &outside, second >= 100, 0, second * SECOND);
+            assert_eq!(stalled.is_some(), matches!(second, 160 | 220 | 280), "at {second} s");
+        }
+        assert_eq!(watch.look("g", &SourceStatus::default(), true, 0, 300 * SECOND), None);
+        assert_eq!(watch.look("g", &outside, true, 0, 340 * SECOND), None, "another rebalance");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{LedgerError, NotificationLedger};
 use crate::ports::provider::Provider;
 use crate::ports::rate::SharedRate;
-use crate::resilience::breaker::CallOutcome;
+use crate::resilience::breaker::{CallOutcome, Position};
 use crate::resilience::breaker_cell::BreakerCell;
 
 /// What all lanes share.
@@ -71,6 +71,19 @@ pub struct LaneSettings {
     pub shared_rate: Option<(Arc<dyn SharedRate>, Arc<BreakerCell>)>,
     /// In front of the provider.
     pub breaker: Arc<BreakerCell>,
+    /// In front of each of the channel's providers, in order.
+    pub channel_breakers: Vec<Arc<BreakerCell>>,
+}
+
+impl LaneSettings {
+    /// While the provider's breaker is open: the positions of the providers that may be asked instead.
+    pub fn ways_around(&self) -> Vec<u16> {
+        if self.breaker.position() != Position::Open {
+            return Vec::new();
+        }
+        let breakers = self.channel_breakers.iter().enumerate();
+        breakers.filter(|(_, other)| other.position() == Position::Closed).map(|(index, _)| index as u16).collect()
+    }
 }
 
 impl DispatchContext {

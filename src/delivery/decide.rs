@@ -104,6 +104,23 @@ pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rul
     }
 }
 
+/// Where a notification goes on while its provider's breaker is open; `closed` are the positions of the channel's
+/// providers that may be asked. It was not tried, so it uses no round. `None` when there is none to go to, or when only
+/// the provider that may have it knows its idempotency key.
+pub fn around_outage(progress: Progress<'_>, closed: &[u16], schedule: &Schedule, now: Timestamp) -> Option<Next> {
+    let Progress { id, round, lane, unknowns } = progress;
+    if unknowns > 0 {
+        return None;
+    }
+    if let Some(&next) = closed.iter().find(|other| **other > lane) {
+        return Some(Next::Again { at: now, round, lane: next });
+    }
+    // One of these may have failed with it a moment ago, while it serves others well: not again at once.
+    let earlier = *closed.iter().find(|other| **other < lane)?;
+    let wait = schedule.wait_after(round, id).or_else(|| schedule.wait_after(round.checked_sub(1)?, id));
+    Some(Next::Again { at: later(now, wait.unwrap_or(MIN_RATE_LIMIT_WAIT)), round, lane: earlier })
+}
+
 fn later(now: Timestamp, wait: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(wait).ok().and_then(|w| now.checked_add(w).ok()).unwrap_or(Timestamp::MAX)
 }
@@ -144,6 +161,23 @@ mod tests {
             after_failure(&transient(), false, at(1, 1, 0), rules, NOW),
             Next::Failed { class: ErrorClass::Transient, code: "retries_exhausted" }
         );
+    }
+
+    #[test]
+    fn an_outage_is_gone_around_at_once_and_costs_no_round() {
+        let schedule = schedule(1);
+        let around =
+            |lane, round, unknowns, closed: &[u16]| around_outage(at(round, lane, unknowns), closed, &schedule, NOW);
+        assert_eq!(around(0, 0, 0, &[1, 2]), Some(Next::Again { at: NOW, round: 0, lane: 1 }));
+        assert_eq!(around(1, 0, 0, &[0, 2]), Some(Next::Again { at: NOW, round: 0, lane: 2 }));
+        assert_eq!(around(0, 0, 0, &[]), None, "all are away: it waits");
+        assert_eq!(around(0, 0, 1, &[1]), None, "its provider may have it");
+        for round in [0, 1] {
+            let Some(Next::Again { at: due, round: same, lane: 0 }) = around(1, round, 0, &[0]) else {
+                panic!("back to the one that is well");
+            };
+            assert!(same == round && due >= NOW + Duration::from_secs(5), "after a wait, even in the last round");
+        }
     }
 
     #[test]

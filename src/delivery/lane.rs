@@ -22,7 +22,7 @@ use super::pacing::{Pacing, Together};
 use super::sending::{Answer, send};
 use super::under_way::UnderWay;
 use crate::domain::channel::Channel;
-use crate::ports::ledger::{LedgerError, Settlement, State};
+use crate::ports::ledger::{LedgerError, Settlement};
 use crate::ports::provider::SendError;
 use crate::resilience::breaker::Position;
 use crate::resilience::retry::Waits;
@@ -245,7 +245,9 @@ impl Lane {
     fn room(&self) -> usize {
         let under_way = self.sends.len() + self.reserved;
         match self.claiming.settings.breaker.position() {
-            Position::Open => 0,
+            // Nothing is sent; but others may be asked.
+            Position::Open if self.claiming.settings.ways_around().is_empty() => 0,
+            Position::Open => self.context().batch,
             Position::HalfOpen => usize::from(under_way == 0),
             Position::Closed => {
                 let limit = self.claiming.pacing.limit();
@@ -325,10 +327,10 @@ impl Lane {
     }
 }
 
-/// Where the first batch ends: a digest is settled whole, or after a crash in between what travelled with it would be
-/// sent again.
+/// Where the first batch ends: a digest is settled whole, whatever became of it. After a crash in between what travelled
+/// with it would be sent again, and a leader that is due again would leave without the others.
 fn end_of_batch(settlements: &[Settlement]) -> usize {
-    let travelled = |settlement: &&Settlement| settlement.state == State::Sent && settlement.attempt.is_none();
+    let travelled = |settlement: &&Settlement| settlement.digest_id.is_some();
     MOST_SETTLED + settlements.iter().skip(MOST_SETTLED).take_while(travelled).count()
 }
 
@@ -383,14 +385,14 @@ mod tests {
     use super::*;
     use crate::delivery::attempt::put_back;
     use crate::delivery::state_tests::claimed;
-    use crate::ports::ledger::{AttemptEnd, Outcome};
+    use crate::ports::ledger::{AttemptEnd, Outcome, State};
 
     #[test]
     fn a_batch_does_not_end_within_a_digest() {
         let waits = put_back(&claimed(), "o", Timestamp::UNIX_EPOCH);
         let end = AttemptEnd { number: 1, outcome: Outcome::Accepted, duration_ms: 1, receipt: None, error: None };
         let leads = Settlement { state: State::Sent, attempt: Some(end), ..waits.clone() };
-        let travelled = Settlement { state: State::Sent, ..waits.clone() };
+        let travelled = Settlement { digest_id: Some("n".into()), ..waits.clone() };
         let mut all = vec![waits; MOST_SETTLED - 2];
         all.push(leads.clone());
         all.extend(vec![travelled; 5]);

@@ -79,7 +79,11 @@ impl LeaseKeeper {
         }
         let interrupted = taken.iter().filter(|(_, provider)| provider.is_some()).count();
         tracing::warn!(channel = %self.channel, notifications = taken.len(), interrupted, "took over from an owner that is gone");
-        for settlements in self.conclude_all(&taken, now).chunks(TOGETHER) {
+        let mut concluded = self.conclude_all(&taken, now);
+        // What travelled with a digest before the digest: should this process end in between, the digest is taken over
+        // once more, and the others are with it still.
+        concluded.sort_by_key(|settlement| settlement.digest_id.is_none());
+        for settlements in concluded.chunks(TOGETHER) {
             self.settle(settlements).await?;
         }
         Ok(())

@@ -108,6 +108,7 @@ fn lanes(policies: &[OnUnknown]) -> Vec<LaneSettings> {
         max_per_second: None,
         shared_rate: None,
         breaker: BreakerCell::new("provider", BreakerPolicy::strict(5), Arc::new(SystemClock::default())),
+        channel_breakers: Vec::new(),
     };
     policies.iter().enumerate().map(lane).collect()
 }

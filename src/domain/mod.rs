@@ -11,6 +11,7 @@ pub mod fingerprint;
 pub mod groups;
 pub mod ids;
 pub mod locale;
+pub mod mentions;
 pub mod notification;
 pub mod number;
 mod object;

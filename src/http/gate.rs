@@ -49,7 +49,13 @@ pub async fn enforce(request: ServiceRequest, next: Next<BoxBody>) -> Result<Ser
         return Ok(request.into_response(problem(StatusCode::INTERNAL_SERVER_ERROR, "the gate is missing")));
     };
     match gate.check(request.request()) {
-        Ok(()) => next.call(request).await,
+        Ok(()) => {
+            let answered = next.call(request).await?;
+            // One whose length was not announced is found too long by whoever reads it.
+            let too_long = answered.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            let refused = || Refused::TooLong(gate.limits.max_body_bytes).answer();
+            Ok(if too_long { answered.into_response(refused()) } else { answered })
+        }
         Err(refused) => Ok(request.into_response(refused.answer())),
     }
 }

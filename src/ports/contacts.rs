@@ -1,6 +1,7 @@
 //! The recipients directory: how people are reached, what they want to get, and which addresses get nothing.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::ledger::LedgerError;
 use crate::domain::channel::Channel;
@@ -60,11 +61,11 @@ pub trait Contacts: Send + Sync {
     async fn forget_devices(&self, id: &str, tokens: &[String]) -> Result<(), LedgerError>;
 
     /// Removes everything personal about a recipient from every table; counts stay. What is waiting for the recipient
-    /// must have been settled before.
+    /// must have been settled before. A dead letter from before `now` that is recorded later is emptied then.
     ///
     /// # Errors
     /// When nothing was removed.
-    async fn erase(&self, id: &str) -> Result<Erased, LedgerError>;
+    async fn erase(&self, id: &str, now: Timestamp) -> Result<Erased, LedgerError>;
 
     /// What a recipient wants to get.
     ///

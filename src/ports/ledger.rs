@@ -315,6 +315,8 @@ pub struct Settlement {
     pub seq: i64,
     pub id: String,
     pub channel: Channel,
+    /// The digest that it travels with.
+    pub digest_id: Option<String>,
     pub owner: String,
     pub state: State,
     /// When it is due again, for states that are.
@@ -575,7 +577,8 @@ pub trait NotificationLedger: Send + Sync {
     async fn leases(&self, channel: Channel, limit: usize) -> Result<Vec<Lease>, LedgerError>;
 
     /// Takes over notifications whose owner is gone and whose leases are still these: their open attempts become
-    /// `unknown`, and they are claimed for the new owner, with the provider of the interrupted attempt, if there was one.
+    /// `unknown`, and they are claimed for the new owner, with the provider of the interrupted attempt, if there was one. What
+    /// the same owner has of a digest is taken over with any of it.
     ///
     /// # Errors
     /// When nothing was taken over.

@@ -119,9 +119,9 @@ pub fn retry_scheduled(topic: &str, offset: i64, reason: &str, wait: Duration) {
 }
 
 /// A consumer group stood still without a reason, and is rebuilt.
-pub fn group_stalled(group: &str, waiting: i64, still: Duration) {
+pub fn group_stalled(group: &str, why: &str) {
     counter!(STALLS, "consumer_group" => group.to_owned()).increment(1);
-    error!(group, waiting, still_s = still.as_secs(), "the group stands still and is rebuilt");
+    error!(group, why, "the group stands still and is rebuilt");
 }
 
 /// The topic was created anew or cut: the group goes on from an offset before its position.

@@ -1,4 +1,5 @@
-//! Records that are no events: each is set aside whole, and what stands behind it goes on.
+//! Records that are no events, and requests that cannot be met: each is set aside whole, and what stands behind it goes
+//! on.
 
 use crate::support::broken;
 use crate::support::events::{Event, Input, object, order_created, quoted, request, user_registered};
@@ -8,7 +9,7 @@ use crate::support::producer::Sent;
 use crate::support::provider::FakeProvider;
 use crate::support::published::{DeadLetter, Story};
 use crate::support::random::Random;
-use crate::support::service::Service;
+use crate::support::service::{Service, outcomes};
 use crate::support::setup::Setup;
 use crate::support::verify::{self, Copies};
 use crate::support::wait::{self, secs};
@@ -124,6 +125,45 @@ fn what_is_no_request_on_the_delivery_topic_is_skipped() {
     setup.kafka.wait_until_drained(secs(20));
     verify::dead_letters(&[], &Story::of(&setup.kafka), Copies::AsCaused);
     assert_eq!(provider.arrivals().len(), 1);
+}
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_request_with_an_address_that_is_none_or_without_a_variable_is_set_aside_with_the_reason() {
+    let (provider, setup) = whole_service();
+    let service = setup.start();
+    let changed = |mut event: Event, from: &str, to: &str| {
+        assert!(event.data.contains(from), "{from} stands in {}", event.data);
+        event.data = event.data.replacen(from, to, 1);
+        event
+    };
+    let amount = "\"amount\":99.10,";
+    let mail = changed(request("mail", "email", "nobody"), amount, &format!("{amount}\"email\":\"no address\","));
+    let text = changed(request("text", "sms", "nobody"), amount, &format!("{amount}\"phone\":\"0123\","));
+    let words = changed(request("words", "email", CUSTOMER), amount, "");
+    let cases = [
+        (mail, "invalid_address", "no address"),
+        (text, "invalid_address", "0123"),
+        (request("hook", "webhook", "nobody"), "invalid_address", "must be a URL"),
+        (words, "missing_variable", "amount"),
+    ];
+    let sent = setup.kafka.produce(cases.iter().map(|(event, ..)| event.input()).collect());
+    for ((event, code, word), sent) in cases.iter().zip(&sent) {
+        let letter = letter_about(&setup, sent);
+        verify::sound_letter(&letter);
+        let found = (letter.stage.as_str(), letter.error_class.as_str(), letter.error_code.as_str());
+        assert_eq!(found, ("delivery", "permanent", *code), "{}", letter.failure_reason);
+        assert!(letter.failure_reason.contains(*word), "{word} in: {}", letter.failure_reason);
+        assert_eq!(letter.original(), sent.input.value, "the request stands in it byte for byte");
+        let failed = service.wait_for_state(&event.event_id, "failed", secs(20));
+        assert_eq!(outcomes(&failed), Vec::<&str>::new(), "nothing was sent: {failed}");
+    }
+    wait::until("each is counted", secs(10), || {
+        let labels = [("stage", "delivery"), ("class", "permanent")];
+        (service.metrics().sum("dead_letters_total", &labels) == cases.len() as u64).then_some(())
+    });
+    assert_eq!(Story::of(&setup.kafka).letters.len(), cases.len(), "and has one letter");
+    assert!(provider.arrivals().is_empty());
 }
 
 fn whole_service() -> (FakeProvider, Setup) {

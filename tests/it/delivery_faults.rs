@@ -1,33 +1,23 @@
 //! Processes are killed, databases restarted and instances added in the middle of delivery: what a provider accepted
 //! once is sent again only when nobody could know it, and that is shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::database::Fate;
+use crate::support::database::{Fate, Kind};
 use crate::support::events::{Event, Input, request};
-use crate::support::provider::{Answer, Arrival, FakeProvider};
+use crate::support::provider::{Answer, Arrival, Document, FakeProvider};
 use crate::support::published::Story;
 use crate::support::random::Random;
 use crate::support::servers::Outage;
-use crate::support::service::{Service, outcomes};
+use crate::support::service::{Service, attempts, outcomes};
 use crate::support::setup::Setup;
 use crate::support::verify;
 use crate::support::wait::{self, secs};
-
-const ALL: usize = 10_000;
-const KILLS: usize = 10;
-const WAVE: usize = ALL / KILLS;
-/// In this life the work of those before is taken over: no other one is sure to last as long as a lease.
-const LONG_LIFE: usize = 6;
-/// The database is away in the middle of this life…
-const OUTAGE: usize = 4;
-/// …and at the end of this one.
-const KILL_IN_OUTAGE: usize = 8;
 
 /// As long as the shortest lease allows: a slow machine must not make an answer late.
 const TIMEOUT: Duration = Duration::from_millis(1900);
@@ -36,37 +26,79 @@ const SETTINGS: &str = "[kafka]\ninstance_id = \"phoenix\"\n[breaker]\nrecovery_
     [http]\nrate_limit_per_second = 1000\nrate_limit_burst = 10000\n[delivery]\nlease_ms = 7000\nmax_in_flight = 50\n\
     [delivery.retry]\nschedule_ms = [300, 300, 300, 300, 300, 300, 300, 300, 300, 300, 300, 300]\n";
 
+/// Each life of the service but the last one ends with a kill.
+struct Lives {
+    kind: Kind,
+    notifications: usize,
+    kills: usize,
+    /// In this life the work of those before is taken over: no other one is sure to last as long as a lease.
+    long: usize,
+    /// The database is away in the middle of this life…
+    outage: Option<usize>,
+    /// …and at the end of this one.
+    kill_in_outage: Option<usize>,
+}
+
 #[test]
 #[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
 fn every_notification_is_accepted_through_ten_kills_and_two_restarts_of_the_database() {
+    every_notification_is_accepted_through(&Lives {
+        kind: Kind::Postgres,
+        notifications: 10_000,
+        kills: 10,
+        long: 6,
+        outage: Some(4),
+        kill_in_outage: Some(8),
+    });
+}
+
+#[test]
+#[ignore = "needs Kafka: scripts/test.sh"]
+fn every_notification_is_accepted_through_five_kills_on_sqlite() {
+    every_notification_is_accepted_through(&Lives {
+        kind: Kind::Sqlite,
+        notifications: 3_000,
+        kills: 5,
+        long: 3,
+        outage: None,
+        kill_in_outage: None,
+    });
+}
+
+/// At least once, and more than once only where a kill met the send: under the same key, and shown.
+#[track_caller]
+fn every_notification_is_accepted_through(lives: &Lives) {
+    let all = lives.notifications;
+    let wave = all / lives.kills;
     let provider = FakeProvider::answering(thinks_up_to_50_ms(31));
-    let setup = Setup::new(SETTINGS, &provider.named("email", "email", TIMEOUT));
+    let setup = Setup::on(lives.kind, SETTINGS, &provider.named("email", "email", TIMEOUT));
     let mut service = setup.spawn();
     let mut kills = Vec::new();
-    for life in 1..=KILLS {
-        if life == LONG_LIFE {
+    for life in 1..=lives.kills {
+        let (passes, outlives_it) = (lives.outage == Some(life), lives.kill_in_outage == Some(life));
+        if life == lives.long {
             wait::until("what was interrupted is sent again", secs(60), || accepted_again(&provider).next());
         }
         let before = provider.accepted_count();
-        setup.kafka.produce(requests((life - 1) * WAVE..life * WAVE));
-        provider.wait_for_accepted(before + WAVE / 3, secs(60));
-        let mut outage = matches!(life, OUTAGE | KILL_IN_OUTAGE).then(|| database_is_away(&setup, &service));
-        if life == OUTAGE {
+        setup.kafka.produce(requests((life - 1) * wave..life * wave));
+        provider.wait_for_accepted(before + wave / 3, secs(60));
+        let mut outage = (passes || outlives_it).then(|| database_is_away(&setup, &service));
+        if passes {
             let before = provider.accepted_count();
             outage.take().into_iter().for_each(Outage::end);
-            provider.wait_for_accepted(before + WAVE / 10, secs(60));
+            provider.wait_for_accepted(before + wave / 10, secs(60));
         }
         service.kill();
         kills.push(Instant::now());
         service = setup.spawn();
         outage.into_iter().for_each(Outage::end);
     }
-    provider.wait_for_accepted(ALL, secs(120));
+    provider.wait_for_accepted(all, secs(120));
     wait::until("everything is settled", secs(60), || (setup.database.unsettled() == 0).then_some(()));
-    let (fates, story) = (setup.database.fates(), told(&setup, ALL));
+    let (fates, story) = (setup.database.fates(), told(&setup, all));
 
     let accepted = provider.accepted();
-    assert_eq!((fates.len(), accepted.len()), (ALL, ALL), "nothing is lost and nothing made up");
+    assert_eq!((fates.len(), accepted.len()), (all, all), "nothing is lost and nothing made up");
     for (id, fate) in &fates {
         only_the_last_was_accepted(id, fate, &["unknown"]);
         let times = accepted[id].len();
@@ -79,8 +111,11 @@ fn every_notification_is_accepted_through_ten_kills_and_two_restarts_of_the_data
     assert!(!again.is_empty(), "sends were under way when it died");
     let unknown = fates.values().filter(|fate| fate.outcomes.iter().any(|outcome| outcome == "unknown")).count();
     println!(
-        "{ALL} notifications, {KILLS} kills, 2 restarts of the database: 0 lost, {unknown} with an unknown outcome, \
-         {} accepted more than once, each under its own key",
+        "{all} notifications on {:?}, {} kills, {} restarts of the database: 0 lost, {unknown} with an unknown \
+         outcome, {} accepted more than once, each under its own key",
+        lives.kind,
+        kills.len(),
+        lives.outage.iter().chain(&lives.kill_in_outage).count(),
         again.len()
     );
     service.wait_until_ready();
@@ -211,8 +246,7 @@ fn a_digest_carries_all_and_survives_a_kill() {
         service.wait_for_state(&format!("d-{n}"), "sent", secs(20));
     }
     let (before, after) = (first.document(), second.document());
-    let items: BTreeMap<&str, ()> = before.body.split_whitespace().skip(1).map(|item| (item, ())).collect();
-    assert!(before.body.starts_with("5: ") && items.len() == 5, "it carries each of them once: {}", before.body);
+    carries_each_once(&before, 5);
     assert_eq!((&before.body, before.data.get()), (&after.body, after.data.get()), "the same content");
     assert_eq!((before.attempt, after.attempt), (1, 2));
     let leader = service.notification(&first.key).expect("it is known");
@@ -227,13 +261,49 @@ fn a_digest_carries_all_and_survives_a_kill() {
     each_was_sent(&setup.database.fates(), &told(&setup, 6));
 }
 
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_digest_goes_to_the_next_provider_as_a_whole() {
+    const COUNT: usize = 5;
+    let (_templates, settings) = digests_of(2000);
+    let provider = FakeProvider::answering(|a| if a.path == "/first" { Answer::Status(503) } else { Answer::Accept });
+    let providers = ["first", "second"].map(|name| provider.named(name, "email", TIMEOUT)).concat();
+    let setup = Setup::new(&settings, &providers);
+    let service = setup.start();
+    let all = (1..=COUNT).map(|n| collected(n, "someone@example.com").input().with_key("one"));
+    setup.kafka.produce(all.collect());
+    let ids = (1..=COUNT).map(|n| format!("d-{n}"));
+    let sent: Vec<_> = ids.map(|id| service.wait_for_state(&id, "sent", secs(20))).collect();
+
+    let arrivals = provider.arrivals();
+    let [refused, taken] = &arrivals[..] else { panic!("one message, tried twice: {arrivals:?}") };
+    assert_eq!([refused.path.as_str(), taken.path.as_str()], ["/first", "/second"]);
+    assert_eq!(refused.key, taken.key, "the key stays the same");
+    let (before, after) = (refused.document(), taken.document());
+    carries_each_once(&before, COUNT);
+    assert_eq!((&before.body, before.data.get()), (&after.body, after.data.get()), "the same content");
+    assert_eq!((before.attempt, after.attempt), (1, 2));
+
+    let (leaders, followers): (Vec<_>, Vec<_>) = sent.iter().partition(|shown| shown["id"] == taken.key);
+    let [leader] = leaders[..] else { panic!("one of them leads: {sent:?}") };
+    assert_eq!(outcomes(leader), ["transient", "accepted"], "{leader}");
+    assert_eq!(attempts(leader, "provider"), ["first", "second"], "{leader}");
+    for follower in followers {
+        assert!(follower["digestId"] == taken.key && outcomes(follower).is_empty(), "it travelled with it: {follower}");
+    }
+    let (fates, story) = (setup.database.fates(), told(&setup, COUNT));
+    assert_eq!(fates.len(), COUNT);
+    each_was_sent(&fates, &story);
+    assert_eq!((story.letters.len(), setup.database.dead_letter_count()), (0, 0));
+}
+
 /// More followers than are asked for together: no digest is cut because of others.
 #[test]
 #[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
 fn digests_that_are_due_together_stay_whole() {
-    const RECIPIENTS: usize = 20;
+    const RECIPIENTS: usize = 11;
     const EACH: usize = 100;
-    let (_templates, settings) = digests_of(6000);
+    let (_templates, settings) = digests_of(10_000);
     let provider = FakeProvider::accepting();
     let setup = Setup::new(&settings, &provider.named("email", "email", TIMEOUT));
     let service = setup.start();
@@ -265,6 +335,14 @@ fn collected(n: usize, recipient: &str) -> Event {
     let mut event = request(&format!("d-{n}"), "email", recipient);
     event.data = event.data.replacen("order_confirmation", "digest", 1).replacen("4711", &format!("order-{n}"), 1);
     event
+}
+
+/// A digest's message has something of so many, and of each once.
+#[track_caller]
+fn carries_each_once(digest: &Document, count: usize) {
+    let items: BTreeSet<&str> = digest.body.split_whitespace().skip(1).collect();
+    let whole = digest.body.starts_with(&format!("{count}: ")) && items.len() == count;
+    assert!(whole, "it carries each of them once: {}", digest.body);
 }
 
 fn name(number: usize) -> String {

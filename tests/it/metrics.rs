@@ -1,7 +1,12 @@
 //! The metrics that dashboards and alerts are built on.
 
+use serde_json::json;
+
+use crate::support::alone::Alone;
 use crate::support::command::Invocation;
+use crate::support::provider::{Answer, FakeProvider};
 use crate::support::service::Service;
+use crate::support::wait::secs;
 
 /// Every metric of the contract with its labels.
 const METRICS: [(&str, &[&str]); 15] = [
@@ -45,4 +50,44 @@ fn every_metric_is_exposed_from_the_start() {
         assert!(series.iter().any(|sample| sample.labels["consumer_group"] == group), "{group} counts from the start");
     }
     assert_eq!(metrics.sum("dead_letters_total", &[]), 0, "and nothing has happened yet");
+}
+
+#[test]
+fn what_a_provider_answers_is_counted_by_its_outcome() {
+    let half = "HTTP/1.1 200 As Told\r\nContent-Length: 90\r\n\r\n{\"id\":\"rec";
+    let provider = FakeProvider::answering(move |arrival| {
+        let document = arrival.document();
+        let asked = |word: &str| document.data.get().contains(word);
+        match arrival.nth {
+            _ if asked("refuses") => Answer::Status(400),
+            1 if asked("closes at once") => Answer::Broken { bytes: "", taken: false },
+            1 if asked("closes in the status") => Answer::Broken { bytes: "HTTP/1.1 20", taken: true },
+            1 if asked("closes in the body") => Answer::Broken { bytes: half, taken: true },
+            1 if asked("fails") => Answer::Status(503),
+            1 if asked("limits") => Answer::RetryAfter(1),
+            _ => Answer::Accept,
+        }
+    });
+    let settings = format!("[delivery.retry]\nschedule_ms = [300]\n{}", provider.named("email", "email", secs(5)));
+    let alone = Alone::start(&settings);
+    let service = &alone.service;
+    for (order, state) in [
+        ("accepts", "sent"),
+        ("closes at once", "sent"),
+        ("closes in the status", "sent"),
+        ("closes in the body", "sent"),
+        ("fails", "sent"),
+        ("limits", "sent"),
+        ("refuses", "failed"),
+    ] {
+        let data = json!({"orderId": order});
+        let request =
+            json!({"channel": "email", "recipient": "a@example.com", "template": "order_shipped", "data": data});
+        service.wait_for_state(&service.submit(&request), state, secs(20));
+    }
+    let metrics = service.metrics();
+    let counted = ["accepted", "unknown", "transient", "rate_limited", "permanent"]
+        .map(|outcome| metrics.sum("provider_requests_total", &[("provider", "email"), ("outcome", outcome)]));
+    assert_eq!(counted, [6, 2, 1, 1, 1], "the status was there when the body broke off");
+    assert_eq!(metrics.sum("retries_total", &[("stage", "delivery")]), 4);
 }

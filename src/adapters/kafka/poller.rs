@@ -89,6 +89,7 @@ impl Poller {
         let mut applied = (false, 0);
         let mut waiting: Option<(Vec<Record>, Instant)> = None;
         while !self.stop.load(Ordering::Acquire) {
+            self.tracker.goes_round();
             self.store();
             self.learn_committed();
             applied = self.apply_pause(applied);

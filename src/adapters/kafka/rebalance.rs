@@ -77,6 +77,7 @@ impl ConsumerContext for GroupContext {
         for partition in partitions {
             self.tracker.assign(partition);
         }
+        self.tracker.join();
         if self.tracker.is_paused()
             && let Err(error) = consumer.pause(assigned)
         {

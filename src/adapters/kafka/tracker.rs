@@ -83,6 +83,8 @@ struct Inner {
     paused: BTreeSet<PauseReason>,
     lost: u64,
     closing: bool,
+    /// Since when it waits to be told its partitions.
+    outside_since: Option<Instant>,
     /// The group's member, as of the last rebalance: transactions show it, so that the broker can refuse those of a
     /// member that is no longer one.
     member: Option<Arc<ConsumerGroupMetadata>>,
@@ -97,15 +99,39 @@ impl Inner {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct Tracker {
     inner: Mutex<Inner>,
     settled: Condvar,
     /// Changes with every rebalance, so that a poll loop may keep what it looked up.
     version: AtomicU64,
+    begun: Instant,
+    /// When the poll thread last went round, in milliseconds since the beginning.
+    round: AtomicU64,
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        let begun = Instant::now();
+        Self {
+            inner: Mutex::new(Inner { outside_since: Some(begun), ..Inner::default() }),
+            settled: Condvar::new(),
+            version: AtomicU64::new(0),
+            begun,
+            round: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Tracker {
+    /// The poll thread is not held up in a call.
+    pub fn goes_round(&self) {
+        self.round.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn hung(&self) -> Duration {
+        self.begun.elapsed().saturating_sub(Duration::from_millis(self.round.load(Ordering::Relaxed)))
+    }
+
     /// A partition was assigned: the start of a new assignment of it.
     pub fn assign(&self, partition: Partition) {
         let mut inner = self.lock();
@@ -122,6 +148,11 @@ impl Tracker {
         };
         inner.partitions.insert(partition, assigned);
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// A rebalance came to its end, whatever it brought.
+    pub fn join(&self) {
+        self.lock().outside_since = None;
     }
 
     /// The group's committed offset of an assigned partition, once it is known.
@@ -232,7 +263,9 @@ impl Tracker {
     /// Stops new work on partitions, waits a bounded time for what is in hand, and returns how far each is settled.
     pub fn revoke(&self, partitions: &[Partition], patience: Duration) -> Vec<Moved> {
         let mut inner = self.lock();
-        let deadline = Instant::now() + if inner.closing { Duration::ZERO } else { patience };
+        let now = Instant::now();
+        let deadline = now + if inner.closing { Duration::ZERO } else { patience };
+        inner.outside_since.get_or_insert(now);
         self.version.fetch_add(1, Ordering::Release);
         for partition in partitions {
             if let Some(assigned) = inner.partitions.get_mut(partition) {
@@ -267,6 +300,7 @@ impl Tracker {
     pub fn lose(&self, partitions: &[Partition]) {
         let mut inner = self.lock();
         self.version.fetch_add(1, Ordering::Release);
+        inner.outside_since.get_or_insert_with(Instant::now);
         for partition in partitions {
             inner.lost += u64::from(inner.partitions.remove(partition).is_some());
         }
@@ -308,7 +342,13 @@ impl Tracker {
             })
             .collect();
         assigned.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-        SourceStatus { assigned, paused: inner.paused.clone(), lost_assignments: inner.lost }
+        SourceStatus {
+            assigned,
+            paused: inner.paused.clone(),
+            lost_assignments: inner.lost,
+            outside: inner.outside_since.is_some(),
+            hung: self.hung(),
+        }
     }
 
     /// The watermarks stay whole whatever panics around them.

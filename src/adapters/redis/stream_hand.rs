@@ -239,7 +239,12 @@ impl Hand {
             at_end: waiting.undelivered == 0 && inner.held.is_empty(),
             lag: Some(i64::try_from(waiting.undelivered.saturating_add(waiting.pending)).unwrap_or(i64::MAX)),
         };
-        SourceStatus { assigned: vec![partition], paused: inner.paused.clone(), lost_assignments: inner.life }
+        SourceStatus {
+            assigned: vec![partition],
+            paused: inner.paused.clone(),
+            lost_assignments: inner.life,
+            ..SourceStatus::default()
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

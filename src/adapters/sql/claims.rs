@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::{Row as _, query};
+use sqlx::{Any, Row as _, Transaction, query};
 
 use super::contents::{contents, list, seqs_of};
 use super::database::{Database, bounded, sql};
-use super::dialect::being_sent;
+use super::dialect::{Dialect, being_sent};
 use super::insert::text;
 use super::ledger::id_rows;
 use super::rows::{millis, timestamp};
@@ -159,11 +159,45 @@ pub(super) async fn leases(database: &Database, channel: Channel, limit: usize) 
     .await
 }
 
+/// The columns of a [`LeaseRow`].
+const LEASE: [(&str, &str); 3] = [("seq", "bigint"), ("owner", "text"), ("until", "bigint")];
+
 #[derive(Serialize)]
-struct LeaseRow<'a> {
+struct LeaseRow {
     seq: i64,
-    owner: &'a str,
+    owner: String,
     until: i64,
+}
+
+/// Those that lead what has these leases.
+const LEADERS: &str = "JOIN requests q ON q.id = n.digest_id JOIN notifications c ON c.seq = q.seq";
+/// Those that travel with what has these leases.
+const FOLLOWERS: &str = "JOIN requests q ON q.seq = n.seq JOIN notifications c ON c.digest_id = q.id";
+
+/// A digest is taken over whole, for all of it fares as its leader does: the leases of the same owner on the rest of it.
+async fn company_of(
+    dialect: Dialect,
+    tx: &mut Transaction<'static, Any>,
+    leases: &[LeaseRow],
+    company: &str,
+) -> Result<Vec<LeaseRow>, sqlx::Error> {
+    let statement = format!(
+        "SELECT c.seq, c.lease_owner, c.lease_until FROM {} JOIN notifications n ON n.seq = r.seq {company}
+         WHERE n.lease_owner = r.owner AND n.lease_until = r.until AND c.lease_owner = r.owner AND {}",
+        dialect.rows(&LEASE),
+        being_sent("c")
+    );
+    let known: HashSet<i64> = leases.iter().map(|lease| lease.seq).collect();
+    let mut found = HashMap::new();
+    for row in query(sql(statement)).bind(text(to_json(&leases))).fetch_all(&mut **tx).await? {
+        let lease = LeaseRow {
+            seq: row.try_get("seq")?,
+            owner: row.try_get("lease_owner")?,
+            until: row.try_get("lease_until")?,
+        };
+        found.insert(lease.seq, lease);
+    }
+    Ok(found.into_values().filter(|lease| !known.contains(&lease.seq)).collect())
 }
 
 pub(super) async fn take_over(
@@ -172,8 +206,8 @@ pub(super) async fn take_over(
     leases: &[Lease],
     lease_until: Timestamp,
 ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
-    let rows: Vec<LeaseRow<'_>> =
-        leases.iter().map(|l| LeaseRow { seq: l.seq, owner: &l.owner, until: millis(l.until) }).collect();
+    let mut rows: Vec<LeaseRow> =
+        leases.iter().map(|l| LeaseRow { seq: l.seq, owner: l.owner.clone(), until: millis(l.until) }).collect();
     let take = format!(
         "WITH expired AS MATERIALIZED (
              SELECT n.seq AS expired_seq FROM {} JOIN notifications n ON n.seq = r.seq
@@ -181,7 +215,7 @@ pub(super) async fn take_over(
          UPDATE notifications SET lease_owner = $2, lease_until = $3
          WHERE seq {}
          RETURNING seq",
-        database.dialect.rows(&[("seq", "bigint"), ("owner", "text"), ("until", "bigint")]),
+        database.dialect.rows(&LEASE),
         being_sent("n"),
         database.dialect.skip_locked_of("n"),
         database.dialect.among("SELECT expired_seq FROM expired")
@@ -206,6 +240,9 @@ pub(super) async fn take_over(
     );
     bounded(async {
         let mut tx = database.begin().await?;
+        for company in [LEADERS, FOLLOWERS] {
+            rows.extend(company_of(database.dialect, &mut tx, &rows, company).await?);
+        }
         let rows = query(sql(take))
             .bind(text(to_json(&rows)))
             .bind(owner.to_owned())

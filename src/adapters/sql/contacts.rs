@@ -129,8 +129,8 @@ impl Contacts for Database {
         .await
     }
 
-    async fn erase(&self, id: &str) -> Result<Erased, LedgerError> {
-        erasure::erase(self, id).await
+    async fn erase(&self, id: &str, now: Timestamp) -> Result<Erased, LedgerError> {
+        erasure::erase(self, id, now).await
     }
 
     async fn preferences(&self, id: &str) -> Result<Option<Preferences>, LedgerError> {

@@ -129,6 +129,23 @@ impl Dialect {
         }
     }
 
+    /// A statement after which no dead letter is being recorded by somebody who does not know of an erasure; it waits for
+    /// those that say [`Self::recording_lock`]. Both hold until their transactions end.
+    pub fn erasure_lock(self) -> &'static str {
+        match self {
+            Self::Postgres => "SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock(7026913)) AS held",
+            Self::Sqlite => "SELECT 1",
+        }
+    }
+
+    /// See [`Self::erasure_lock`].
+    pub fn recording_lock(self) -> &'static str {
+        match self {
+            Self::Postgres => "SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock_shared(7026913)) AS held",
+            Self::Sqlite => "SELECT 1",
+        }
+    }
+
     /// Begins a transaction that writes. SQLite takes the write lock at once: a transaction that reads first and
     /// writes later would fail when another one wrote in between.
     pub fn begin(self) -> &'static str {

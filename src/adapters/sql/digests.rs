@@ -18,9 +18,9 @@ use crate::ports::ledger::{LedgerError, NewNotification};
 pub(super) async fn join(
     database: &Database,
     tx: &mut Transaction<'static, Any>,
-    batch: &[NewNotification],
+    batch: &[&NewNotification],
 ) -> Result<(), sqlx::Error> {
-    let collected = |new: &&NewNotification| new.handling.digest_window.is_some() && new.request.send_at.is_none();
+    let collected = |new: &&&NewNotification| new.handling.digest_window.is_some() && new.request.send_at.is_none();
     let ids: Vec<&str> = batch.iter().filter(collected).map(|new| new.request.id.as_str()).collect();
     if ids.is_empty() {
         return Ok(());

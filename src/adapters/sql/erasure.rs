@@ -1,9 +1,19 @@
-//! Erasing a person: nothing personal remains in any table, and what is counted stays counted.
+//! Erasing a person: nothing personal remains in any table, and what is counted stays counted. A dead letter that is on
+//! its way at that moment loses what is personal when it arrives.
 
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
-use crate::domain::bytes;
+use super::insert::text;
+use super::rows::millis;
+use crate::domain::envelope::to_json;
+use crate::domain::mentions::strings_of;
+use crate::domain::stored_letter::StoredLetter;
 use crate::ports::contacts::Erased;
 use crate::ports::ledger::LedgerError;
 
@@ -25,7 +35,15 @@ const REQUESTS: &str = "UPDATE requests
     WHERE recipient = $1
       AND EXISTS (SELECT 1 FROM notifications n WHERE n.seq = requests.seq AND n.settled_at IS NOT NULL)";
 
-pub(super) async fn erase(database: &Database, id: &str) -> Result<Erased, LedgerError> {
+/// What remains of a dead letter about an erased person.
+const NO_LETTER: &str = "{}";
+/// Its reason.
+const ERASED: &str = "erased";
+
+/// One of another host's letters may bear a later time than an erasure that came after it.
+const CLOCKS_DIFFER_MS: i64 = 60_000;
+
+pub(super) async fn erase(database: &Database, id: &str, now: Timestamp) -> Result<Erased, LedgerError> {
     let mut erased = bounded(async {
         let mut tx = database.begin().await?;
         // A contact that arrives at the same time locks the same rows in another order.
@@ -36,6 +54,10 @@ pub(super) async fn erase(database: &Database, id: &str) -> Result<Erased, Ledge
             database.dialect.for_update()
         );
         query(sql(lock)).bind(id.to_owned()).fetch_all(&mut *tx).await?;
+        query(database.dialect.erasure_lock()).fetch_all(&mut *tx).await?;
+        let note = "INSERT INTO erasures (person, erased_at) VALUES ($1, $2)
+             ON CONFLICT (person) DO UPDATE SET erased_at = excluded.erased_at";
+        query(note).bind(person(id)).bind(millis(now)).execute(&mut *tx).await?;
         let erased = Erased {
             recipients: change(&mut tx, "DELETE FROM recipients WHERE id = $1", id).await?,
             preferences: change(&mut tx, "DELETE FROM preferences WHERE recipient = $1", id).await?,
@@ -61,14 +83,12 @@ async fn change(tx: &mut Transaction<'static, Any>, statement: &'static str, id:
 
 /// A letter holds the event as it came, in whatever spelling: each is looked through, page by page.
 async fn erase_letters(database: &Database, id: &str) -> Result<u64, LedgerError> {
-    // The database finds candidates; only what it cannot read has to be looked into here.
-    let page = "SELECT id, letter, payload FROM dead_letters
-         WHERE id > $1 AND (letter LIKE $3 ESCAPE '!' OR payload IS NOT NULL
-                            OR letter LIKE '%\"originalMessageEncoding\":\"base64\"%')
-         ORDER BY id LIMIT $2";
-    let pattern = format!("%{}%", like(&serde_json::to_string(id).unwrap_or_default()));
-    let clear =
-        "UPDATE dead_letters SET letter = '{}', payload = NULL, reason = 'erased', state = 'archived' WHERE id = $1";
+    // The database finds candidates: the id as it stands, or what is written in a way that only this can read.
+    let page = r#"SELECT id, letter, payload FROM dead_letters
+         WHERE id > $1 AND (letter LIKE $3 ESCAPE '!' OR letter LIKE '%\%' ESCAPE '!' OR payload IS NOT NULL
+                            OR letter LIKE '%"originalMessageEncoding":"base64"%')
+         ORDER BY id LIMIT $2"#;
+    let pattern = format!("%\"{}\"%", like(id));
     let (mut last, mut erased) = (String::new(), 0);
     loop {
         let rows = bounded(async {
@@ -80,8 +100,8 @@ async fn erase_letters(database: &Database, id: &str) -> Result<u64, LedgerError
         last = bounded(async { newest.try_get("id") }).await?;
         for row in &rows {
             let (letter_id, letter, payload): (String, String, Option<Vec<u8>>) = bounded(async { read(row) }).await?;
-            if names(&letter, payload.as_deref(), id) {
-                bounded(async { query(clear).bind(letter_id).execute(&database.write).await }).await?;
+            if strings_of(&letter, payload.as_deref()).contains(id) {
+                bounded(async { clear(&letter_id).execute(&database.write).await }).await?;
                 erased += 1;
             }
         }
@@ -93,30 +113,63 @@ fn like(text: &str) -> String {
     text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
 }
 
-/// True when a letter or its payload has the id as a whole JSON string, also within a base64 message.
-fn names(letter: &str, payload: Option<&[u8]>, id: &str) -> bool {
-    let needle = serde_json::to_string(id).unwrap_or_default();
-    let has = |text: &[u8]| text.windows(needle.len().max(1)).any(|window| window == needle.as_bytes());
-    if has(letter.as_bytes()) || payload.is_some_and(has) {
-        return true;
-    }
-    let letter: serde_json::Value = serde_json::from_str(letter).unwrap_or_default();
-    let encoded = letter["originalMessageEncoding"] == "base64";
-    let message = letter["originalMessage"].as_str().filter(|_| encoded).map(bytes::decode);
-    message.is_some_and(|message| message.is_ok_and(|bytes| has(&bytes)))
+type Statement = sqlx::query::Query<'static, Any, sqlx::any::AnyArguments>;
+
+/// Removes what is personal from a letter.
+fn clear(letter_id: &str) -> Statement {
+    query("UPDATE dead_letters SET letter = $2, payload = NULL, reason = $3, state = 'archived' WHERE id = $1")
+        .bind(letter_id.to_owned())
+        .bind(NO_LETTER)
+        .bind(ERASED)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// By what an erased person is known.
+fn person(id: &str) -> String {
+    Sha256::digest(id).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
-    #[test]
-    fn a_letter_names_a_person_in_json_base64_and_payload() {
-        let json = r#"{"originalMessageEncoding":"json","originalMessage":{"customerId":"c-1"}}"#;
-        assert!(names(json, None, "c-1") && !names(json, None, "c-"));
-        let encoded = bytes::encode(br#"broken {"customerId":"c-1""#);
-        let base64 = format!(r#"{{"originalMessageEncoding":"base64","originalMessage":"{encoded}"}}"#);
-        assert!(names(&base64, None, "c-1") && !names(&base64, None, "c-2"));
-        assert!(names("{}", Some(br#"{"customerId":"c-1"}"#), "c-1"));
+#[derive(Serialize)]
+struct PersonRow<'a> {
+    person: &'a str,
+}
+
+/// Which of the letters, by their places, are about somebody who was erased after they were written.
+pub(super) async fn about_erased(
+    database: &Database,
+    tx: &mut Transaction<'static, Any>,
+    letters: &[StoredLetter],
+) -> Result<HashSet<usize>, sqlx::Error> {
+    query(database.dialect.recording_lock()).fetch_all(&mut **tx).await?;
+    // Mostly there is nobody, and a burst of letters should not be searched for them.
+    if query("SELECT person FROM erasures LIMIT 1").fetch_optional(&mut **tx).await?.is_none() {
+        return Ok(HashSet::new());
     }
+    let people: Vec<HashSet<String>> =
+        letters.iter().map(|letter| strings_of(&letter.letter, None).iter().map(|id| person(id)).collect()).collect();
+    let asked: HashSet<&str> = people.iter().flatten().map(String::as_str).collect();
+    let asked: Vec<PersonRow<'_>> = asked.into_iter().map(|person| PersonRow { person }).collect();
+    let statement = format!(
+        "SELECT e.person, e.erased_at FROM {} JOIN erasures e ON e.person = r.person",
+        database.dialect.rows(&[("person", "text")])
+    );
+    let mut erased: HashMap<String, i64> = HashMap::new();
+    for row in query(sql(statement)).bind(text(to_json(&asked))).fetch_all(&mut **tx).await? {
+        erased.insert(row.try_get("person")?, row.try_get("erased_at")?);
+    }
+    let is_about = |letter: &StoredLetter, people: &HashSet<String>| {
+        let written = letter.last_failure_at.map_or(i64::MIN, |at| millis(at).saturating_sub(CLOCKS_DIFFER_MS));
+        people.iter().filter_map(|person| erased.get(person)).any(|at| written <= *at)
+    };
+    let places = letters.iter().zip(&people).enumerate();
+    Ok(places.filter(|(_, (letter, people))| is_about(letter, people)).map(|(place, _)| place).collect())
+}
+
+/// What is recorded of such a letter.
+pub(super) fn emptied(letter: &StoredLetter) -> StoredLetter {
+    StoredLetter { letter: NO_LETTER.to_owned(), reason: ERASED.to_owned(), ..letter.clone() }
+}
+
+/// Nobody needs to review it.
+pub(super) async fn archive(tx: &mut Transaction<'static, Any>, letter_id: &str) -> Result<(), sqlx::Error> {
+    clear(letter_id).execute(&mut **tx).await.map(drop)
 }

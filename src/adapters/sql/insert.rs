@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{Any, Transaction, query};
+use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
 use super::dialect::Dialect;
+use super::ledger::id_rows;
 use super::rows::millis;
 use super::wake::Wake;
 use super::{digests, seize, settle};
@@ -137,12 +138,18 @@ pub(super) async fn insert(
     let plain = |new: &NewNotification| new.handling.digest_window.is_none() && new.handling.supersedes.is_empty();
     let (new, settled, fresh) = bounded(async {
         let mut tx = database.begin().await?;
-        if !batch.iter().all(plain) {
-            query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
+        if batch.iter().all(plain) {
+            let new = write(database.dialect, &mut tx, batch).await?;
+            tx.commit().await?;
+            return Ok((new, Vec::new(), Vec::new()));
         }
+        query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;
+        // A copy of what is there already joins nothing, and replaces nothing: it did when it was new.
+        let known = known(database.dialect, &mut tx, batch).await?;
+        let fresh: Vec<&NewNotification> = batch.iter().filter(|new| !known.contains(&new.request.id)).collect();
         let new = write(database.dialect, &mut tx, batch).await?;
-        digests::join(database, &mut tx, batch).await?;
-        let (settled, fresh) = supersede(database, &mut tx, batch, replaced).await?;
+        digests::join(database, &mut tx, &fresh).await?;
+        let (settled, fresh) = supersede(database, &mut tx, &fresh, replaced).await?;
         tx.commit().await?;
         Ok((new, settled, fresh))
     })
@@ -185,11 +192,22 @@ async fn write(
     Ok(new)
 }
 
+/// The ids among them that the ledger has.
+async fn known(
+    dialect: Dialect,
+    tx: &mut Transaction<'static, Any>,
+    batch: &[NewNotification],
+) -> Result<HashSet<String>, sqlx::Error> {
+    let statement = format!("SELECT q.id FROM {} JOIN requests q ON q.id = r.id", dialect.rows(&[("id", "text")]));
+    let ids = id_rows(batch.iter().map(|new| new.request.id.as_str()));
+    query(sql(statement)).bind(ids).fetch_all(&mut **tx).await?.iter().map(|row| row.try_get("id")).collect()
+}
+
 /// Settles what the new ones replace, before anybody can claim it.
 async fn supersede(
     database: &Database,
     tx: &mut Transaction<'static, Any>,
-    batch: &[NewNotification],
+    batch: &[&NewNotification],
     replaced: &Replacement<'_>,
 ) -> Result<(Vec<Settlement>, Vec<FreshEvents>), sqlx::Error> {
     let (mut settled, mut fresh) = (Vec::new(), Vec::new());

@@ -1,11 +1,14 @@
 //! The table of dead letters, with the payloads that their topic cannot hold.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use serde::Serialize;
 use sqlx::{Any, Executor, Row as _, query};
 
 use super::database::{Database, bounded, sql};
 use super::dialect::Dialect;
+use super::erasure;
 use super::insert::text;
 use super::rows::millis;
 use crate::domain::envelope::to_json;
@@ -74,9 +77,9 @@ fn row(letter: &StoredLetter) -> Row<'_> {
 async fn insert<'c>(
     on: impl Executor<'c, Database = Any>,
     dialect: Dialect,
-    letters: &[StoredLetter],
+    letters: impl Iterator<Item = &StoredLetter>,
 ) -> Result<u64, sqlx::Error> {
-    let rows: Vec<Row<'_>> = letters.iter().map(row).collect();
+    let rows: Vec<Row<'_>> = letters.map(row).collect();
     let statement = dialect.insert_new("dead_letters", &COLUMNS);
     Ok(query(sql(statement)).bind(text(to_json(&rows))).execute(on).await?.rows_affected())
 }
@@ -84,7 +87,21 @@ async fn insert<'c>(
 #[async_trait]
 impl DeadLetterTable for Database {
     async fn record(&self, letters: &[StoredLetter]) -> Result<u64, LedgerError> {
-        bounded(insert(&self.write, self.dialect, letters)).await
+        bounded(async {
+            let mut tx = self.begin().await?;
+            let erased = erasure::about_erased(self, &mut tx, letters).await?;
+            let recorded = |(place, letter)| {
+                if erased.contains(&place) { Cow::Owned(erasure::emptied(letter)) } else { Cow::Borrowed(letter) }
+            };
+            let letters: Vec<Cow<'_, StoredLetter>> = letters.iter().enumerate().map(recorded).collect();
+            let new = insert(&mut *tx, self.dialect, letters.iter().map(|letter| &**letter)).await?;
+            for place in erased {
+                erasure::archive(&mut tx, &letters[place].id).await?;
+            }
+            tx.commit().await?;
+            Ok(new)
+        })
+        .await
     }
 }
 
@@ -96,7 +113,7 @@ impl PayloadStore for Database {
         let statement = "UPDATE dead_letters SET payload = $2, letter = $3 WHERE id = $1 AND payload IS NULL";
         bounded(async {
             let mut transaction = self.begin().await?;
-            insert(&mut *transaction, self.dialect, std::slice::from_ref(&letter)).await?;
+            insert(&mut *transaction, self.dialect, std::iter::once(&letter)).await?;
             let update = query(statement).bind(letter.id).bind(payload).bind(letter.letter);
             update.execute(&mut *transaction).await?;
             transaction.commit().await

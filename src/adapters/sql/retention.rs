@@ -27,6 +27,8 @@ pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize)
              SELECT seq FROM (SELECT seq, created_at FROM inbox ORDER BY seq LIMIT $2) AS oldest WHERE created_at < $1)";
     bounded(async {
         query(inbox).bind(millis(before)).bind(limit as i64).execute(&database.write).await?;
+        // What was on its way when somebody was erased has arrived by now.
+        query("DELETE FROM erasures WHERE erased_at < $1").bind(millis(before)).execute(&database.write).await?;
         let mut tx = database.begin().await?;
         let found = query(sql(choose)).bind(millis(before)).bind(limit as i64).fetch_all(&mut *tx).await?;
         if found.is_empty() {

@@ -123,7 +123,7 @@ pub async fn erase(request: HttpRequest, id: web::Path<String>, state: web::Data
             let until = clock.monotonic() + SENDING_PATIENCE;
             loop {
                 match door.desk.cancel_all_of(&wanted, clock.now()).await {
-                    Ok(0) => return Ok(contacts.erase(&wanted).await.map(Ok)),
+                    Ok(0) => return Ok(contacts.erase(&wanted, clock.now()).await.map(Ok)),
                     Ok(sending) if clock.monotonic() >= until => return Ok(Ok(Err(sending))),
                     Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
                     Err(error) => return Ok(Err(error)),

@@ -1,18 +1,27 @@
-//! A PostgreSQL database of the test's own, which ends with it.
+//! A database of the test's own, which ends with it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, query};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, query};
 use url::Url;
 
 use super::servers::required;
 use super::{runtime, unique};
 
+/// The databases that the service works on.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Postgres,
+    Sqlite,
+}
+
 pub struct Database {
     pub url: String,
     name: String,
-    server: String,
+    /// Where it is to be dropped; a file goes with its folder.
+    server: Option<String>,
 }
 
 /// A row of the table of dead letters.
@@ -45,8 +54,8 @@ pub struct Fate {
     pub outcomes: Vec<String>,
 }
 
-impl From<PgRow> for LetterRow {
-    fn from(row: PgRow) -> Self {
+impl From<AnyRow> for LetterRow {
+    fn from(row: AnyRow) -> Self {
         Self {
             id: row.get("id"),
             stage: row.get("stage"),
@@ -70,13 +79,20 @@ impl From<PgRow> for LetterRow {
 }
 
 impl Database {
+    /// One on the server of the tests.
     pub fn fresh() -> Self {
         let server = required("TEST_DATABASE_URL");
         let name = format!("it_{}", unique());
         execute(&server, format!("CREATE DATABASE {name}")).unwrap_or_else(|e| panic!("TEST_DATABASE_URL: {e}"));
         let mut url = Url::parse(&server).expect("TEST_DATABASE_URL is a URL");
         url.set_path(&name);
-        Self { url: url.into(), name, server }
+        Self { url: url.into(), name, server: Some(server) }
+    }
+
+    /// A file in this folder, which the service makes.
+    pub fn file(folder: &Path) -> Self {
+        let name = folder.join("notifications.db").display().to_string();
+        Self { url: format!("sqlite://{name}"), name, server: None }
     }
 
     /// The table of dead letters, in the order of their arrival.
@@ -95,12 +111,12 @@ impl Database {
     /// What became of each notification: for more of them than can be asked for one by one.
     #[track_caller]
     pub fn fates(&self) -> BTreeMap<String, Fate> {
-        let question = "SELECT q.id, n.state,
+        let question = "SELECT q.id AS id, n.state AS state,
                  (SELECT string_agg(COALESCE(a.outcome, 'under way'), ',' ORDER BY a.number)
                   FROM attempts a WHERE a.seq = n.seq) AS outcomes
              FROM notifications n JOIN requests q ON q.seq = n.seq";
         let rows = self.ask(question).unwrap_or_else(|e| panic!("{}: {e}", self.name));
-        let fate = |row: PgRow| {
+        let fate = |row: AnyRow| {
             let outcomes: Option<String> = row.get("outcomes");
             let outcomes = outcomes.iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
             (row.get("id"), Fate { state: row.get("state"), outcomes })
@@ -131,9 +147,10 @@ impl Database {
         usize::try_from(rows[0].get::<i64, _>(0)).expect("a count")
     }
 
-    fn ask(&self, question: &'static str) -> Result<Vec<PgRow>, sqlx::Error> {
+    fn ask(&self, question: &'static str) -> Result<Vec<AnyRow>, sqlx::Error> {
+        sqlx::any::install_default_drivers();
         runtime().block_on(async {
-            let mut connection = PgConnection::connect(&self.url).await?;
+            let mut connection = AnyConnection::connect(&self.url).await?;
             let rows = query(question).fetch_all(&mut connection).await?;
             connection.close().await?;
             Ok(rows)
@@ -143,7 +160,8 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if let Err(error) = execute(&self.server, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)) {
+        let Some(server) = &self.server else { return };
+        if let Err(error) = execute(server, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)) {
             eprintln!("database {} stays behind: {error}", self.name);
         }
     }

@@ -1,5 +1,6 @@
 //! What the tests are made of: the service as a process, servers of their own, a provider, and an independent judge.
 
+pub mod alone;
 pub mod broken;
 pub mod certificates;
 pub mod clients;

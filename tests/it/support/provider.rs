@@ -108,6 +108,11 @@ impl FakeProvider {
         Self { address, shared, server }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A `[[delivery.providers]]` with this name, which is also its path.
     pub fn named(&self, name: &str, channel: &str, timeout: Duration) -> String {
         format!(

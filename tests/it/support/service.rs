@@ -79,6 +79,21 @@ impl Service {
         answer.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Asks for a notification over the API; returns its id.
+    #[track_caller]
+    pub fn submit(&self, request: &Value) -> String {
+        let answer = self.send("POST", "/api/v1/notifications", &[], &request.to_string());
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Puts something that the API takes.
+    #[track_caller]
+    pub fn put(&self, path: &str, body: &Value) {
+        let answer = self.send("PUT", path, &[], &body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
         Metrics::parse(&self.get("/metrics").text())

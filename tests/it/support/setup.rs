@@ -7,7 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::command::Invocation;
-use super::database::Database;
+use super::database::{Database, Kind};
 use super::kafka::Kafka;
 use super::oracle::Oracle;
 use super::provider::FakeProvider;
@@ -23,13 +23,23 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Creates topics and a database, and writes the configuration: settings and providers, both TOML.
+    /// Creates topics and a PostgreSQL database, and writes the configuration: settings and providers, both TOML.
     #[track_caller]
     pub fn new(settings: &str, providers: &str) -> Self {
+        Self::on(Kind::Postgres, settings, providers)
+    }
+
+    /// The same on either database.
+    #[track_caller]
+    pub fn on(kind: Kind, settings: &str, providers: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("service.toml");
         fs::write(&config, format!("{settings}\n{providers}")).expect("the configuration is written");
-        let setup = Self { kafka: Kafka::corner(), database: Database::fresh(), config, folder };
+        let database = match kind {
+            Kind::Postgres => Database::fresh(),
+            Kind::Sqlite => Database::file(folder.path()),
+        };
+        let setup = Self { kafka: Kafka::corner(), database, config, folder };
         setup.command(&["topics", "create"]).run(secs(60)).expect_code(0);
         setup
     }

@@ -9,6 +9,7 @@ on_both_databases!(
     nobody_joins_one_that_is_under_way,
     followers_go_on_by_themselves_when_their_leader_is_settled_without_them,
     two_instances_begin_one_digest,
+    a_digest_is_taken_over_whole,
 );
 
 fn collected(id: &str, received: i64) -> NewNotification {
@@ -78,4 +79,28 @@ async fn two_instances_begin_one_digest(database: &Fresh) {
     let leader = claim_one(database, "lane", 100).await;
     assert_eq!(followers(database, &leader.id).await.len(), 39);
     other.close().await;
+}
+
+async fn a_digest_is_taken_over_whole(database: &Fresh) {
+    add(database, &[collected("1", 0), collected("2", 1), collected("3", 2)]).await.expect("inserts");
+    let follower_first = async |led: &str, kept: &str| {
+        let mut held = claim(database, led, 200, 10).await;
+        assert_eq!(ids(&held), ["1"]);
+        let selection = Selection::DigestOf(vec!["1".into()]);
+        held.extend(database.seize(&selection, led, at(3 * LEASE), 100).await.expect("seizes"));
+        // Their leases need not have been seen at the same look.
+        let leases = database.leases(Channel::Email, 10).await.expect("reads");
+        let seq = held.iter().find(|claimed| claimed.id == kept).expect("is held").seq;
+        let one: Vec<Lease> = leases.into_iter().filter(|lease| lease.seq == seq).collect();
+        let taken = database.take_over("heir", &one, at(4 * LEASE)).await.expect("takes over");
+        assert_eq!(set_of(taken.iter().map(|(claimed, _)| claimed)), BTreeSet::from(["1", "2", "3"]));
+        taken
+    };
+    let taken = follower_first("first", "2").await;
+    for (claimed, _) in &taken {
+        let back = settlement(claimed, "heir", State::Pending, 100);
+        let at = back.next_attempt_at.filter(|_| claimed.digest_id.is_none());
+        assert!(settle(database, Settlement { next_attempt_at: at, ..back }).await);
+    }
+    follower_first("second", "1").await;
 }

@@ -53,6 +53,7 @@ mod content;
 mod dead_letters;
 mod desk;
 mod digests;
+mod erasure;
 mod inbox;
 mod lanes;
 mod leases;
@@ -236,6 +237,7 @@ fn settlement(claimed: &Claimed, owner: &str, state: State, now: i64) -> Settlem
     Settlement {
         seq: claimed.seq,
         channel: claimed.channel,
+        digest_id: claimed.digest_id.clone(),
         id: claimed.id.clone(),
         owner: owner.to_owned(),
         state,

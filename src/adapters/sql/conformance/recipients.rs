@@ -107,7 +107,7 @@ async fn nothing_personal_remains_of_an_erased_recipient(database: &Fresh) {
     let failed = Settlement { attempt, reason, ..settlement(&claimed[0], "lane", State::Failed, 1) };
     assert!(settle(database, failed).await);
     assert!(settle(database, settlement(&claimed[1], "lane", State::Cancelled, 1)).await);
-    let erased = database.erase("customer-1").await.expect("erases");
+    let erased = database.erase("customer-1", at(9)).await.expect("erases");
     assert_eq!((erased.recipients, erased.preferences, erased.notifications), (1, 1, 2));
     assert_eq!(database.recipient("customer-1").await.expect("reads"), None);
     let view = view(database, "1").await;
@@ -116,7 +116,7 @@ async fn nothing_personal_remains_of_an_erased_recipient(database: &Fresh) {
     for personal in ["customer-1", "secret", "cause of"] {
         assert!(!text.contains(personal), "{text}");
     }
-    assert_eq!(database.erase("customer-1").await.expect("again").recipients, 0);
+    assert_eq!(database.erase("customer-1", at(9)).await.expect("again").recipients, 0);
 }
 
 async fn claim_one_of(database: &Database, count: usize) -> Vec<Claimed> {

@@ -1,0 +1,103 @@
+//! Several providers of a channel: what one does not take the next one gets, singly and in an outage.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::support::events::request;
+use crate::support::provider::{Answer, FakeProvider};
+use crate::support::published::Story;
+use crate::support::service::attempts;
+use crate::support::setup::Setup;
+use crate::support::wait::{self, secs};
+
+const SOMEONE: &str = "someone@example.com";
+
+/// The breaker stays closed, so each is tried with each provider in each round.
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn what_the_first_provider_never_takes_the_second_one_gets_once() {
+    const COUNT: usize = 300;
+    // Of the late ones the second takes none before the last round.
+    let provider = FakeProvider::answering(|a| match a.path.as_str() {
+        "/second" if a.nth > 2 || !a.key.starts_with("late") => Answer::Accept,
+        _ => Answer::Status(503),
+    });
+    let settings = "[breaker]\nfailure_threshold = 100000\nminimum_calls = 100000\n\
+                    [delivery.retry]\nschedule_ms = [300]\n";
+    let providers = ["first", "second"].map(|name| provider.named(name, "email", secs(5))).concat();
+    let setup = Setup::new(settings, &providers);
+    let service = setup.start();
+    let id = |n: usize| if n < COUNT / 3 { format!("late-{n}") } else { format!("n-{n}") };
+    setup.kafka.produce((0..COUNT).map(|n| request(&id(n), "email", SOMEONE).input()).collect());
+    provider.wait_for_accepted(COUNT, secs(60));
+    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+
+    let fates = setup.database.fates();
+    assert_eq!(fates.len(), COUNT);
+    for (id, fate) in fates {
+        let rounds = if id.starts_with("late") { 2 } else { 1 };
+        let arrivals = provider.arrivals_of(&id);
+        let asked: Vec<&str> = arrivals.iter().map(|arrival| arrival.path.as_str()).collect();
+        assert_eq!(asked, ["/first", "/second"].repeat(rounds), "{id}");
+        assert_eq!(arrivals.iter().filter(|arrival| arrival.accepted).count(), 1, "{id}");
+        let (last, before) = fate.outcomes.split_last().expect("an attempt");
+        let fine = fate.state == "sent" && last == "accepted" && before.iter().all(|outcome| outcome == "transient");
+        assert!(fine && fate.outcomes.len() == asked.len(), "{id}: {fate:?}");
+    }
+    let late = service.notification("late-0").expect("it is known");
+    assert_eq!(attempts(&late, "provider"), ["first", "second"].repeat(2), "{late}");
+    assert!(Story::of(&setup.kafka).letters.is_empty() && setup.database.dead_letter_count() == 0);
+}
+
+/// With the breaker's threshold and the schedule as they are by default: nobody waits for the first step.
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn while_the_first_provider_is_away_the_second_one_sends_and_nobody_waits() {
+    const COUNT: usize = 300;
+    let well = Arc::new(AtomicBool::new(false));
+    let provider = FakeProvider::answering({
+        let well = Arc::clone(&well);
+        move |a| match a.path.as_str() {
+            "/first" if !well.load(Ordering::SeqCst) => Answer::Status(503),
+            _ => Answer::Accept,
+        }
+    });
+    let settings = "[breaker]\nrecovery_timeout_ms = 1000\n[delivery.retry]\nschedule_ms = [600000]\n";
+    let providers = ["first", "second"].map(|name| provider.named(name, "email", secs(5))).concat();
+    let setup = Setup::new(settings, &providers);
+    let service = setup.start();
+    let produce =
+        |ids: &[String]| setup.kafka.produce(ids.iter().map(|id| request(id, "email", SOMEONE).input()).collect());
+    let ids: Vec<String> = (0..COUNT).map(|n| format!("n-{n}")).collect();
+    // In two portions: the second one finds the breaker open.
+    produce(&ids[..COUNT / 3]);
+    provider.wait_for_accepted(COUNT / 3, secs(60));
+    produce(&ids[COUNT / 3..]);
+    provider.wait_for_accepted(COUNT, secs(60));
+    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    let mut untried = 0;
+    for (id, fate) in setup.database.fates() {
+        let asked: Vec<String> = provider.arrivals_of(&id).iter().map(|arrival| arrival.path.clone()).collect();
+        assert_eq!(
+            (fate.state.as_str(), asked.last().map(String::as_str)),
+            ("sent", Some("/second")),
+            "{id}: {fate:?}"
+        );
+        assert_eq!(asked.iter().filter(|path| *path == "/second").count(), 1, "{id}: {asked:?}");
+        assert_eq!(fate.outcomes.len(), asked.len(), "{id}: {fate:?}");
+        untried += usize::from(asked.len() == 1);
+    }
+    assert!(untried > 0, "the breaker was never open");
+
+    well.store(true, Ordering::SeqCst);
+    let mut probe = 0..;
+    let back = wait::until("the first one sends again", secs(60), || {
+        let id = format!("later-{}", probe.next()?);
+        produce(std::slice::from_ref(&id));
+        service.wait_for_state(&id, "sent", secs(20));
+        let first = provider.arrivals_of(&id).last().is_some_and(|arrival| arrival.path == "/first");
+        first.then_some(id)
+    });
+    assert_eq!(attempts(&service.notification(&back).expect("it is known"), "provider"), ["first"]);
+    assert!(Story::of(&setup.kafka).letters.is_empty() && setup.database.dead_letter_count() == 0);
+}
