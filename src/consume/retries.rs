@@ -9,6 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::key_order::KeyOrder;
 use crate::domain::dead_letter::Failure;
+use crate::domain::recipient::mask_addresses;
 use crate::domain::record::Record;
 use crate::resilience::retry::RetryPolicy;
 use crate::telemetry::events;
@@ -55,7 +56,7 @@ impl Retries {
     pub fn schedule(&mut self, record: Record, failure: Failure) {
         let wait = self.policy.wait_before(failure.retries);
         self.metrics.retried();
-        events::retry_scheduled(&record.at.topic, record.at.offset, &failure.reason, wait);
+        events::retry_scheduled(&record.at.topic, record.at.offset, &mask_addresses(&failure.reason), wait);
         self.order.block(&record);
         self.bytes += record.size();
         self.waiting.push(Box::pin(async move {

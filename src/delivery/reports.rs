@@ -1,5 +1,5 @@
-//! What becomes of a provider's later report: it is noted at the attempt, and addresses that shall get nothing further
-//! are suppressed.
+//! What becomes of a provider's later report: it is noted at the attempt, addresses that shall get nothing further are
+//! suppressed, and who wants no more of a kind gets no more of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,9 +7,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::domain::channel::Channel;
+use crate::domain::preferences::OptOut;
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{LedgerError, NotificationLedger};
-use crate::ports::reports::{Callback, Report, ReportError, ReportReader};
+use crate::ports::reports::{Callback, Consequence, Report, ReportError, ReportReader};
 use crate::telemetry::events;
 
 /// A provider whose reports are taken.
@@ -50,15 +51,49 @@ impl ReportDesk {
     pub async fn take(&self, provider: &str, callback: &Callback, now: Timestamp) -> Result<usize, NotTaken> {
         let known = self.providers.get(provider).ok_or(NotTaken::UnknownProvider)?;
         let reports = known.reader.read(callback, now)?;
-        for Report { notification, outcome, suppress } in &reports {
-            if let Some(id) = notification {
-                self.ledger.note_report(id, provider, outcome).await?;
+        // Of several about one notification the last one stands, as if they had come one by one.
+        let noted: HashMap<&str, &str> =
+            reports.iter().filter_map(|r| Some((r.notification.as_deref()?, r.outcome.as_str()))).collect();
+        self.ledger.note_reports(provider, &noted.into_iter().collect::<Vec<_>>()).await?;
+        let mut suppressed: HashMap<&str, Vec<String>> = HashMap::new();
+        for Report { notification, outcome, consequence } in &reports {
+            match consequence {
+                Some(Consequence::Suppress { address, reason }) => {
+                    suppressed.entry(reason).or_default().push(address.clone());
+                }
+                Some(Consequence::Unsubscribe { address }) => {
+                    self.unsubscribe(known.channel, notification.as_deref(), address, outcome).await?;
+                }
+                None => {}
             }
-            if let Some((address, reason)) = suppress {
-                self.contacts.suppress(known.channel, std::slice::from_ref(address), reason).await?;
-            }
-            events::provider_reported(provider, notification.as_deref(), outcome);
+        }
+        for (reason, addresses) in suppressed {
+            self.contacts.suppress(known.channel, &addresses, reason).await?;
+        }
+        for report in &reports {
+            events::provider_reported(provider, report.notification.as_deref(), &report.outcome);
         }
         Ok(reports.len())
+    }
+
+    /// As the link in an e-mail does. Of what kind it was is known by the notification; without it, all kinds are meant.
+    async fn unsubscribe(
+        &self,
+        channel: Channel,
+        notification: Option<&str>,
+        address: &String,
+        outcome: &str,
+    ) -> Result<(), LedgerError> {
+        let known = match notification {
+            Some(id) => self.ledger.notification(id).await?,
+            None => None,
+        };
+        match known.and_then(|known| Some((known.recipient?, known.category))) {
+            Some((recipient, category)) => {
+                let refusal = OptOut { channel: channel.as_str().to_owned(), category };
+                self.contacts.refuse(&recipient, refusal).await
+            }
+            None => self.contacts.suppress(channel, std::slice::from_ref(address), outcome).await,
+        }
     }
 }

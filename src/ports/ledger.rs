@@ -531,11 +531,12 @@ pub trait NotificationLedger: Send + Sync {
     /// When the ledger cannot be read.
     async fn search(&self, search: &Search) -> Result<Vec<(i64, NotificationView)>, LedgerError>;
 
-    /// Notes what a provider reports about an accepted attempt later. False when there is no such attempt.
+    /// Notes what a provider reports about attempts later, one report for each of these notifications. Says how many of
+    /// them it can have had.
     ///
     /// # Errors
     /// When nothing was noted.
-    async fn note_report(&self, id: &str, provider: &str, report: &str) -> Result<bool, LedgerError>;
+    async fn note_reports(&self, provider: &str, reports: &[(&str, &str)]) -> Result<u64, LedgerError>;
 
     /// The request of a notification, as it came.
     ///

@@ -36,8 +36,25 @@ pub struct Report {
     pub notification: Option<String>,
     /// `delivered`, or what went wrong; a word or two for people.
     pub outcome: String,
-    /// The address that shall get nothing further, and why.
-    pub suppress: Option<(String, String)>,
+    /// What it means for later ones.
+    pub consequence: Option<Consequence>,
+}
+
+/// What a report means for later notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Consequence {
+    /// This address shall get nothing further.
+    Suppress {
+        /// Which.
+        address: String,
+        /// Why, in a word or two.
+        reason: String,
+    },
+    /// Whoever has this address wants no more of the notification's kind.
+    Unsubscribe {
+        /// Which.
+        address: String,
+    },
 }
 
 /// Why a call is not believed.

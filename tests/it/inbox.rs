@@ -116,3 +116,25 @@ fn a_bounce_is_noted_and_ends_the_address_s_use() {
         (bounced == 2).then_some(())
     });
 }
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn who_unsubscribes_at_the_mail_service_refuses_the_kind_and_not_the_address() {
+    let provider = FakeProvider::accepting();
+    let setup = Setup::new("", &format!("{}secret = \"{SECRET}\"\n", provider.named("email", "email", secs(1))));
+    let service = setup.start();
+    setup.kafka.produce_one(request("n-1", "email", "ada@example.com").input());
+    service.wait_for_state("n-1", "sent", secs(20));
+    let event = |id: &str, address: &str| {
+        format!(r#"{{"type":"unsubscribe","recipient":"{address}","messageId":"<{id}@example.com>"}}"#)
+    };
+    assert_eq!(report(&service, &event("n-1", "ada@example.com"), SECRET), 204);
+    let category = service.notification("n-1").expect("is there")["category"].clone();
+    let preferences = service.get("/api/v1/recipients/ada@example.com/preferences").json();
+    assert_eq!(preferences["optOut"], json!([{"channel": "email", "category": category}]));
+    let listed = || service.get("/api/v1/suppressions").json()["items"].clone();
+    assert_eq!(listed(), json!([]));
+    // Of one that nobody knows the kind cannot be told.
+    assert_eq!(report(&service, &event("unknown", "eve@example.com"), SECRET), 204);
+    assert_eq!(listed()[0]["address"], "eve@example.com");
+}

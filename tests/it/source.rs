@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use notification_service::adapters::kafka::KafkaSource;
-use notification_service::ports::source::{EventSource as _, PauseReason, Settled};
+use notification_service::ports::source::{EventSource as _, PauseReason, Settled, SourceStatus};
 
 use crate::support::clients::{member, on_one_thread};
 use crate::support::events::order_created;
@@ -85,6 +85,28 @@ fn a_pause_outlives_a_rebalance_and_ends_with_its_reason() {
     });
 }
 
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_thread_that_is_held_up_and_a_rebalance_that_does_not_end_are_seen() {
+    let setup = with_records();
+    on_one_thread(async {
+        let first = open(&setup.kafka, &[]);
+        assert!(first.status().outside, "it has not joined yet");
+        let taken = take(&[&first], RECORDS).await;
+        let status = first.status();
+        assert!(!status.outside && status.hung < secs(5), "{status:?}");
+        // The rebalance's callback waits on that thread for what is in hand.
+        let second = open(&setup.kafka, &[]);
+        until(&first, |status| status.outside && status.hung > Duration::from_millis(500)).await;
+        first.settle(&taken);
+        until_shared(&[&first, &second]).await;
+        for source in [first, second] {
+            until(&source, |status| !status.outside && status.hung < Duration::from_millis(500)).await;
+            source.close(secs(10)).await;
+        }
+    });
+}
+
 /// Topics and a database, and records on the topic of orders.
 fn with_records() -> Setup {
     let setup = Setup::new("", "");
@@ -102,6 +124,17 @@ fn open(kafka: &Kafka, properties: &[(&str, &str)]) -> Arc<KafkaSource> {
     let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     settings.client.properties.extend(properties);
     KafkaSource::start(settings).expect("starts")
+}
+
+/// Waits until a source stands like this.
+async fn until(source: &KafkaSource, stands: impl Fn(&SourceStatus) -> bool) {
+    let looked = async {
+        while !stands(&source.status()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let stood = tokio::time::timeout(secs(30), looked).await;
+    assert!(stood.is_ok(), "it stands otherwise: {:?}", source.status());
 }
 
 /// Waits until the sources have all partitions among them, and each has some.

@@ -40,16 +40,6 @@ pub enum MailEventKind {
     Unsubscribed,
 }
 
-impl MailEventKind {
-    /// True when the address shall get nothing further.
-    pub fn suppresses(self) -> bool {
-        match self {
-            Self::BouncedForGood | Self::Complaint | Self::Unsubscribed => true,
-            Self::BouncedForNow | Self::Delivered => false,
-        }
-    }
-}
-
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailEvent {
@@ -215,9 +205,11 @@ mod tests {
     fn kinds_are_told_apart() {
         let of = |kind_: &str, more: &str| kind(&format!(r#"{{"type":"{kind_}","address":"a@b.example"{more}}}"#));
         let bounce = |kind: &str| of("bounce", &format!(r#","bounceType":"{kind}""#));
-        assert!(bounce("permanent").suppresses() && !bounce("transient").suppresses());
-        assert_eq!((of("complaint", "").suppresses(), of("complaint", "")), (true, MailEventKind::Complaint));
-        assert_eq!((of("unsubscribe", "").suppresses(), of("delivery", "").suppresses()), (true, false));
+        let bounces = (bounce("permanent"), bounce("transient"));
+        assert_eq!(bounces, (MailEventKind::BouncedForGood, MailEventKind::BouncedForNow));
+        assert_eq!(of("complaint", ""), MailEventKind::Complaint);
+        let others = (of("unsubscribe", ""), of("delivery", ""));
+        assert_eq!(others, (MailEventKind::Unsubscribed, MailEventKind::Delivered));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::twilio::NOTIFICATION_PARAMETER;
 use super::twilio_callback::{self, MessageStatus};
 use super::{ProviderKind, ProviderSettings, ProviderSetupError};
 use crate::domain::channel::Channel;
-use crate::ports::reports::{Callback, Report, ReportError, ReportReader};
+use crate::ports::reports::{Callback, Consequence, Report, ReportError, ReportReader};
 
 /// Reads the reports of a provider, if it is of a kind that sends some and has what it takes to believe them.
 ///
@@ -57,8 +57,9 @@ impl ReportReader for TwilioReports {
         };
         let query = url::form_urlencoded::parse(callback.query.as_bytes());
         let notification = query.into_iter().find(|(name, _)| name == NOTIFICATION_PARAMETER);
-        let suppress = status.to.filter(|_| suppress).map(|to| (to, outcome.clone()));
-        Ok(vec![Report { notification: notification.map(|(_, id)| id.into_owned()), outcome, suppress }])
+        let suppressed = |address| Consequence::Suppress { address, reason: outcome.clone() };
+        let consequence = status.to.filter(|_| suppress).map(suppressed);
+        Ok(vec![Report { notification: notification.map(|(_, id)| id.into_owned()), outcome, consequence }])
     }
 }
 
@@ -85,8 +86,15 @@ impl ReportReader for MailReports {
                 MailEventKind::Unsubscribed => "unsubscribed",
             };
             let id = event.message_id.as_deref().map(|id| id.split_once('@').map_or(id, |(id, _)| id).to_owned());
-            let suppress = event.kind.suppresses().then(|| (event.address, outcome.to_owned()));
-            Report { notification: id, outcome: outcome.to_owned(), suppress }
+            let address = event.address;
+            let consequence = match event.kind {
+                MailEventKind::BouncedForGood | MailEventKind::Complaint => {
+                    Some(Consequence::Suppress { address, reason: outcome.to_owned() })
+                }
+                MailEventKind::Unsubscribed => Some(Consequence::Unsubscribe { address }),
+                MailEventKind::BouncedForNow | MailEventKind::Delivered => None,
+            };
+            Report { notification: id, outcome: outcome.to_owned(), consequence }
         };
         Ok(events.into_iter().map(report).collect())
     }
@@ -129,13 +137,16 @@ mod tests {
         let reader = reader(&settings, Channel::Sms);
         let read = |query, body, signed| reader.read(&twilio(query, body, signed), NOW);
         let query = "notification=n-1";
-        let report =
-            |outcome: &str, suppress| Report { notification: Some("n-1".into()), outcome: outcome.into(), suppress };
+        let report = |outcome: &str, consequence| Report {
+            notification: Some("n-1".into()),
+            outcome: outcome.into(),
+            consequence,
+        };
         let delivered = read(query, "MessageSid=SM1&MessageStatus=delivered&To=15550100123", query);
         assert_eq!(delivered, Ok(vec![report("delivered", None)]));
         let stopped = read(query, "ErrorCode=21610&MessageSid=SM1&MessageStatus=failed&To=15550100123", query);
-        let reason = Some(("15550100123".to_owned(), "failed: 21610".to_owned()));
-        assert_eq!(stopped, Ok(vec![report("failed: 21610", reason)]));
+        let suppress = Consequence::Suppress { address: "15550100123".into(), reason: "failed: 21610".into() };
+        assert_eq!(stopped, Ok(vec![report("failed: 21610", Some(suppress))]));
         assert_eq!(read(query, "MessageSid=SM1&MessageStatus=sent", query), Ok(Vec::new()));
         let forged = read("notification=n-2", "MessageSid=SM1&MessageStatus=delivered", query);
         assert!(matches!(forged, Err(ReportError::Stranger(_))), "the id is signed too: {forged:?}");
@@ -149,19 +160,27 @@ mod tests {
         let settings =
             ProviderSettings { secret: Some(secret.into()), ..settings(ProviderKind::Smtp, "smtp://localhost") };
         let reader = reader(&settings, Channel::Email);
-        let body =
-            br#"{"type":"bounce","bounceType":"permanent","recipient":"a@b.example","messageId":"<n-1@b.example>"}"#;
-        let signature = WebhookSigner::new(secret).expect("a key").sign("m-1", 0, body);
-        let call = |signature: String| {
+        let signer = WebhookSigner::new(secret).expect("a key");
+        let call = |signature: String, body: &str| {
             let headers =
                 [("webhook-id", "m-1".to_owned()), ("webhook-timestamp", "0".into()), ("webhook-signature", signature)];
             let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
-            reader.read(&Callback::new("", headers, body.to_vec()), NOW)
+            reader.read(&Callback::new("", headers, body.as_bytes().to_vec()), NOW)
         };
-        let suppress = Some(("a@b.example".to_owned(), "bounced".to_owned()));
-        let report = Report { notification: Some("n-1".into()), outcome: "bounced".into(), suppress };
-        assert_eq!(call(signature), Ok(vec![report]));
-        assert!(matches!(call("v1,AAAA".into()), Err(ReportError::Stranger(_))));
+        let address = || "a@b.example".to_owned();
+        let suppress = |reason: &str| Some(Consequence::Suppress { address: address(), reason: reason.into() });
+        let unsubscribe = Some(Consequence::Unsubscribe { address: address() });
+        for (event, outcome, consequence) in [
+            (r#""type":"bounce","bounceType":"permanent""#, "bounced", suppress("bounced")),
+            (r#""type":"complaint""#, "complaint", suppress("complaint")),
+            (r#""type":"unsubscribe""#, "unsubscribed", unsubscribe),
+            (r#""type":"bounce","bounceType":"transient""#, "bounced for now", None),
+        ] {
+            let body = format!(r#"{{{event},"recipient":"a@b.example","messageId":"<n-1@b.example>"}}"#);
+            let report = Report { notification: Some("n-1".into()), outcome: outcome.into(), consequence };
+            assert_eq!(call(signer.sign("m-1", 0, body.as_bytes()), &body), Ok(vec![report]));
+            assert!(matches!(call("v1,AAAA".into(), &body), Err(ReportError::Stranger(_))));
+        }
         assert!(report_reader(&settings, Channel::Sms).expect("sound").is_none(), "no reports of SMS over mail");
     }
 }

@@ -26,6 +26,12 @@ struct IdRow<'a> {
     id: &'a str,
 }
 
+#[derive(Serialize)]
+struct ReportRow<'a> {
+    id: &'a str,
+    report: &'a str,
+}
+
 /// Ids as the JSON of one-column rows.
 pub(super) fn id_rows<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     let rows: Vec<IdRow<'_>> = ids.map(|id| IdRow { id }).collect();
@@ -152,12 +158,20 @@ impl NotificationLedger for Database {
         search::search(self, search).await
     }
 
-    async fn note_report(&self, id: &str, provider: &str, report: &str) -> Result<bool, LedgerError> {
-        let statement = "UPDATE attempts SET report = $3
-             WHERE seq = (SELECT seq FROM requests WHERE id = $1) AND provider = $2 AND (outcome IS NULL OR outcome IN ('accepted', 'unknown'))";
+    async fn note_reports(&self, provider: &str, reports: &[(&str, &str)]) -> Result<u64, LedgerError> {
+        // Of several attempts with one provider only the last one can be meant: for it they were the same message.
+        let statement = format!(
+            "UPDATE attempts SET report = r.report FROM {} JOIN requests q ON q.id = r.id
+             WHERE attempts.seq = q.seq
+               AND attempts.number = (SELECT MAX(a.number) FROM attempts a
+                                      WHERE a.seq = q.seq AND a.provider = $2
+                                        AND (a.outcome IS NULL OR a.outcome IN ('accepted', 'unknown')))",
+            self.dialect.rows(&[("id", "text"), ("report", "text")])
+        );
+        let rows: Vec<ReportRow<'_>> = reports.iter().map(|(id, report)| ReportRow { id, report }).collect();
         bounded(async {
-            let update = query(statement).bind(id.to_owned()).bind(provider.to_owned()).bind(report.to_owned());
-            Ok(update.execute(&self.write).await?.rows_affected() > 0)
+            let update = query(sql(statement)).bind(text(to_json(&rows))).bind(provider.to_owned());
+            Ok(update.execute(&self.write).await?.rows_affected())
         })
         .await
     }

@@ -22,6 +22,7 @@ on_both_databases! {
     what_is_retried_comes_due_at_its_time_only,
     round_lane_unknowns_and_first_failure_survive,
     the_notifications_of_an_event_are_found,
+    a_report_is_noted_at_the_last_attempt_that_it_can_be_about,
     new_work_is_announced,
 }
 
@@ -300,4 +301,23 @@ async fn new_work_is_announced(db: &Fresh) {
     assert!(!announced(), "nobody waited for it");
     db.learn(vec![with_email("customer-1", "c@example.com")]).await.expect("learns");
     assert!(announced());
+}
+
+async fn a_report_is_noted_at_the_last_attempt_that_it_can_be_about(db: &Fresh) {
+    insert(db, &["n", "other"]).await;
+    let ends = [(1, Outcome::Unknown), (2, Outcome::Accepted), (3, Outcome::Transient)];
+    for (number, outcome) in ends {
+        let claimed = claim(db, "o", 100, 1).await.remove(0);
+        assert_eq!((claimed.id.as_str(), begin(db, "o", "n", number).await), ("n", true));
+        let again = Settlement { attempt: end(number, outcome), ..settlement(&claimed, "o", State::Retrying, -1) };
+        assert!(settle(db, again).await);
+    }
+    let note =
+        async |provider: &str, reports: &[(&str, &str)]| db.note_reports(provider, reports).await.expect("notes");
+    assert_eq!(note("mail", &[("n", "bounced for now")]).await, 1);
+    let others = [("n", "delivered"), ("nobody", "bounced"), ("other", "bounced")];
+    assert_eq!(note("mail", &others).await, 1, "the others it never had");
+    assert_eq!((note("another", &others).await, note("mail", &[]).await), (0, 0));
+    let reports: Vec<Option<String>> = view(db, "n").await.attempts.into_iter().map(|a| a.report).collect();
+    assert_eq!(reports, [None, Some("delivered".to_owned()), None]);
 }
