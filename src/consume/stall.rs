@@ -25,7 +25,7 @@ pub enum Stall {
 pub struct StallWatch {
     after: Duration,
     seen: HashMap<String, (Positions, Duration)>,
-    outside: HashMap<String, Duration>,
+    outside: HashMap<String, Outside>,
 }
 
 impl StallWatch {
@@ -47,16 +47,8 @@ impl StallWatch {
         if status.hung >= self.after {
             return Some(Stall::Hung(status.hung));
         }
-        // While the brokers are away nobody can join.
-        if !status.outside || !reachable {
-            self.outside.remove(group);
-        } else {
-            let since = self.outside.entry(group.to_owned()).or_insert(now);
-            let outside = now.saturating_sub(*since);
-            if outside >= self.after {
-                *since = now;
-                return Some(Stall::Outside(outside));
-            }
+        if let Some(outside) = self.outside(group, status, reachable, now) {
+            return Some(Stall::Outside(outside));
         }
         let positions: Positions = status.assigned.iter().map(|p| (p.topic.clone(), p.partition, p.position)).collect();
         let idle = lag <= 0 || !status.paused.is_empty();
@@ -73,6 +65,38 @@ impl StallWatch {
         Some(Stall::Standstill(still))
     }
 }
+
+impl StallWatch {
+    /// While the brokers are away nobody can join; where a new consumer did not help, the next one has twice the time.
+    fn outside(&mut self, group: &str, status: &SourceStatus, reachable: bool, now: Duration) -> Option<Duration> {
+        let Some(outside) = status.outside else {
+            self.outside.remove(group);
+            return None;
+        };
+        let watched = self.outside.entry(group.to_owned()).or_insert(Outside { reachable_since: now, patience: 1 });
+        if !reachable {
+            watched.reachable_since = now;
+        }
+        let outside = outside.min(now.saturating_sub(watched.reachable_since));
+        if outside < self.after.max(MAY_JOIN) * watched.patience {
+            return None;
+        }
+        *watched = Outside { reachable_since: now, patience: (watched.patience * 2).min(MOST_PATIENCE) };
+        Some(outside)
+    }
+}
+
+/// Since when the brokers answer, for one that is outside its group; and how much longer than the first time it may take.
+#[derive(Debug)]
+struct Outside {
+    reachable_since: Duration,
+    patience: u32,
+}
+
+/// A rebalance may wait for a member that is gone until its session is over, and for others to finish what is in hand.
+const MAY_JOIN: Duration = Duration::from_secs(60);
+/// See [`StallWatch::outside`].
+const MOST_PATIENCE: u32 = 16;
 
 /// A record that holds its partition back is told of after this time, and again whenever the time has doubled.
 const HELD_BACK_LONG: Duration = Duration::from_secs(15);
@@ -148,13 +172,17 @@ mod tests {
     #[test]
     fn one_that_has_no_part_in_its_group_is_a_stall_once_the_brokers_are_there() {
         let mut watch = StallWatch::new(60 * SECOND);
-        let outside = SourceStatus { outside: true, ..SourceStatus::default() };
-        for second in 0..300 {
-            let stalled = watch.look("g", &outside, second >= 100, 0, second * SECOND);
-            assert_eq!(stalled.is_some(), matches!(second, 160 | 220 | 280), "at {second} s");
+        let outside = |seconds: u32| SourceStatus { outside: Some(seconds * SECOND), ..SourceStatus::default() };
+        for second in 0..600 {
+            let stalled = watch.look("g", &outside(second), second >= 100, 0, second * SECOND);
+            // They answer from the hundredth second on; each time it has twice as long.
+            assert_eq!(stalled.is_some(), matches!(second, 159 | 279 | 519), "at {second} s");
         }
-        assert_eq!(watch.look("g", &SourceStatus::default(), true, 0, 300 * SECOND), None);
-        assert_eq!(watch.look("g", &outside, true, 0, 340 * SECOND), None, "another rebalance");
+        assert_eq!(watch.look("g", &SourceStatus::default(), true, 0, 600 * SECOND), None);
+        assert_eq!(watch.look("g", &outside(1), true, 0, 601 * SECOND), None, "another rebalance");
+        let new = watch.look("g", &outside(10), true, 0, 700 * SECOND);
+        assert_eq!(new, None, "another consumer, which has just begun");
+        assert_eq!(watch.look("g", &outside(70), true, 0, 760 * SECOND), Some(Stall::Outside(70 * SECOND)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::context::LaneSettings;
-use super::decide::{Next, Progress, Rules, after_failure, around_outage};
+use super::decide::{Next, Progress, Rules, after_failure};
 use super::lifecycle;
 use super::schedule::Schedule;
 use crate::domain::dead_letter::Failure;
@@ -14,9 +14,6 @@ use crate::domain::recipient::mask_addresses;
 use crate::ports::ledger::{AttemptEnd, Claimed, Outcome, Settlement, State};
 use crate::ports::provider::{Accepted, SendError};
 use crate::telemetry::events::{self, Wait};
-
-/// One that only its provider may send is not looked at more often than this while the others pass it.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A notification that goes back as it was: to its time, which may not have come, or to the digest that carries it.
 pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
@@ -30,28 +27,6 @@ pub fn put_back(claimed: &Claimed, owner: &str, now: Timestamp) -> Settlement {
 /// A notification that waits until a later time, without an attempt.
 pub fn postpone(claimed: &Claimed, owner: &str, at: Timestamp, reason: String, now: Timestamp) -> Settlement {
     Settlement { next_attempt_at: Some(at), reason: Some(reason), ..put_back(claimed, owner, now) }
-}
-
-/// A notification whose provider is away, and who may be asked instead; without anybody it waits a moment.
-pub fn pass_on(
-    claimed: &Claimed,
-    lane: &LaneSettings,
-    closed: &[u16],
-    schedule: &Schedule,
-    owner: &str,
-    now: Timestamp,
-) -> Settlement {
-    let waits = put_back(claimed, owner, now);
-    let progress = Progress { id: &claimed.id, round: claimed.round, lane: claimed.lane, unknowns: claimed.unknowns };
-    match around_outage(progress, closed, schedule, now) {
-        Some(Next::Again { at, round, lane: next }) => {
-            // What is due keeps its place before what became due later.
-            let due = if at == now { waits.next_attempt_at } else { Some(at) };
-            let reason = Some(format!("provider {} is away", lane.name));
-            Settlement { next_attempt_at: due, round, lane: next, reason, ..waits }
-        }
-        _ => Settlement { next_attempt_at: Some(now + LOOK_AGAIN), ..waits },
-    }
 }
 
 /// A notification that waits for its recipient's address.
@@ -188,6 +163,8 @@ pub fn conclude(
             end.error = Some(error.to_string());
             let settlement = Settlement {
                 attempt: Some(end),
+                // It may be another one's notification that this provider was asked for.
+                lane: lane.index,
                 unknowns: claimed.unknowns + u32::from(outcome == Outcome::Unknown),
                 ..unsent(claimed, owner, State::Retrying, now)
             };
@@ -250,7 +227,13 @@ fn after(
     rules: Rules<'_>,
     now: Timestamp,
 ) -> Settlement {
-    let progress = Progress { id: &claimed.id, round: claimed.round, lane: claimed.lane, unknowns: claimed.unknowns };
+    let progress = Progress {
+        id: &claimed.id,
+        round: claimed.round,
+        lane: settlement.lane,
+        home: claimed.lane,
+        unknowns: claimed.unknowns,
+    };
     match after_failure(error, probe, progress, rules, now) {
         Next::Again { at, round, lane: next } => {
             let wait = match Duration::try_from(at.duration_since(now)) {

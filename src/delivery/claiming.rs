@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::attempt::{pass_on, put_back};
+use super::attempt::put_back;
 use super::context::{DispatchContext, LaneSettings};
 use super::held::Held;
 use super::pacing::Pacing;
@@ -54,11 +54,6 @@ impl Claiming {
     /// Takes what is due, `room` at most.
     pub async fn take(&self, room: usize) -> (Taken, Result<(), LedgerError>) {
         let mut taken = Taken::default();
-        let around = self.settings.ways_around();
-        if !around.is_empty() {
-            let result = self.pass_on(room, &around, &mut taken).await;
-            return (taken, result);
-        }
         let limit = self.pacing.grant(room).await;
         if limit == 0 {
             taken.nap = Some(self.pacing.until_token());
@@ -73,31 +68,10 @@ impl Claiming {
 
     async fn claim(&self, limit: usize, taken: &mut Taken) -> Result<(), LedgerError> {
         let now = self.context.clock.now();
-        let claimed = self.claim_due(limit, now, taken).await?;
-        if claimed.len() == limit {
-            return self.begin(claimed, now, taken).await;
-        }
-        let (begun, nap) = tokio::join!(self.begin(claimed, now, taken), self.nap());
-        taken.nap = Some(nap);
-        begun
-    }
-
-    /// Takes what is due and hands it to other providers of the channel.
-    async fn pass_on(&self, limit: usize, around: &[u16], taken: &mut Taken) -> Result<(), LedgerError> {
-        let now = self.context.clock.now();
-        let claimed = self.claim_due(limit, now, taken).await?;
-        let Self { context, settings, owner, .. } = self;
-        taken.decided.extend(claimed.iter().map(|c| pass_on(c, settings, around, &context.schedule, owner, now)));
-        if claimed.len() < limit {
-            taken.nap = Some(self.nap().await);
-        }
-        Ok(())
-    }
-
-    async fn claim_due(&self, limit: usize, now: Timestamp, taken: &mut Taken) -> Result<Vec<Claimed>, LedgerError> {
         let request = ClaimRequest {
             channel: self.settings.channel,
             lane: self.settings.index,
+            stands_in_for: self.settings.stands_in_for(),
             owner: self.owner.clone(),
             now,
             lease_until: now + self.context.lease,
@@ -106,7 +80,12 @@ impl Claiming {
         let claimed = self.context.guarded(self.context.ledger.claim(request)).await?;
         taken.claimed = claimed.len();
         self.held.add(claimed.iter().map(|c| c.id.as_str()));
-        Ok(claimed)
+        if claimed.len() == limit {
+            return self.begin(claimed, now, taken).await;
+        }
+        let (begun, nap) = tokio::join!(self.begin(claimed, now, taken), self.nap());
+        taken.nap = Some(nap);
+        begun
     }
 
     /// Prepares claimed notifications and records their attempts.

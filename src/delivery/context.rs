@@ -14,7 +14,7 @@ use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{LedgerError, NotificationLedger};
 use crate::ports::provider::Provider;
 use crate::ports::rate::SharedRate;
-use crate::resilience::breaker::{CallOutcome, Position};
+use crate::resilience::breaker::CallOutcome;
 use crate::resilience::breaker_cell::BreakerCell;
 
 /// What all lanes share.
@@ -76,13 +76,11 @@ pub struct LaneSettings {
 }
 
 impl LaneSettings {
-    /// While the provider's breaker is open: the positions of the providers that may be asked instead.
-    pub fn ways_around(&self) -> Vec<u16> {
-        if self.breaker.position() != Position::Open {
-            return Vec::new();
-        }
-        let breakers = self.channel_breakers.iter().enumerate();
-        breakers.filter(|(_, other)| other.position() == Position::Closed).map(|(index, _)| index as u16).collect()
+    /// The lanes whose notifications this provider gets too, for theirs turn calls away, and so does every one in
+    /// between.
+    pub fn stands_in_for(&self) -> Vec<u16> {
+        let before = self.channel_breakers.iter().take(self.index.into()).enumerate().rev();
+        before.take_while(|(_, breaker)| breaker.turns_away()).map(|(index, _)| index as u16).collect()
     }
 }
 

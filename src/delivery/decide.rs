@@ -31,6 +31,8 @@ pub struct Progress<'a> {
     pub round: u16,
     /// Position of the provider that was tried.
     pub lane: u16,
+    /// The lane it was taken from: another one, where that provider stood in.
+    pub home: u16,
     /// Unknown outcomes before this one.
     pub unknowns: u32,
 }
@@ -72,14 +74,15 @@ pub enum Next {
 /// Decides after a failed attempt. `probe` says that the attempt was the breaker's half-open probe, which costs the
 /// notification nothing.
 pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rules: Rules<'_>, now: Timestamp) -> Next {
-    let Progress { id, round, lane, unknowns } = progress;
-    let stay = |at| Next::Again { at, round, lane };
+    let Progress { id, round, lane, home, unknowns } = progress;
+    // As if it had not been tried.
+    let back = |at| Next::Again { at, round, lane: home };
     match error {
         SendError::Permanent(_) => Next::Failed { class: ErrorClass::Permanent, code: "provider_rejected" },
         SendError::Gone { .. } => Next::Failed { class: ErrorClass::Permanent, code: "address_gone" },
         SendError::Suppressed(_) => Next::Suppressed,
-        SendError::RateLimited { retry_after, .. } => stay(later(now, (*retry_after).max(MIN_RATE_LIMIT_WAIT))),
-        SendError::Transient(_) if probe => stay(now),
+        SendError::RateLimited { retry_after, .. } => back(later(now, (*retry_after).max(MIN_RATE_LIMIT_WAIT))),
+        SendError::Transient(_) if probe => back(now),
         SendError::Transient(_) if lane + 1 < rules.lanes => Next::Again { at: now, round, lane: lane + 1 },
         SendError::Transient(_) => match rules.schedule.wait_after(round, id) {
             Some(wait) => Next::Again { at: later(now, wait), round: round + 1, lane: 0 },
@@ -87,7 +90,8 @@ pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rul
         },
         // As a probe it used no step; the wait gives the provider time to answer for the earlier request.
         SendError::Unknown(_) if probe && rules.on_unknown == OnUnknown::Retry => {
-            stay(later(now, rules.schedule.wait_after(round, id).unwrap_or(MIN_RATE_LIMIT_WAIT)))
+            let wait = rules.schedule.wait_after(round, id).unwrap_or(MIN_RATE_LIMIT_WAIT);
+            Next::Again { at: later(now, wait), round, lane }
         }
         SendError::Unknown(_) => {
             let again = match rules.on_unknown {
@@ -102,23 +106,6 @@ pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rul
             }
         }
     }
-}
-
-/// Where a notification goes on while its provider's breaker is open; `closed` are the positions of the channel's
-/// providers that may be asked. It was not tried, so it uses no round. `None` when there is none to go to, or when only
-/// the provider that may have it knows its idempotency key.
-pub fn around_outage(progress: Progress<'_>, closed: &[u16], schedule: &Schedule, now: Timestamp) -> Option<Next> {
-    let Progress { id, round, lane, unknowns } = progress;
-    if unknowns > 0 {
-        return None;
-    }
-    if let Some(&next) = closed.iter().find(|other| **other > lane) {
-        return Some(Next::Again { at: now, round, lane: next });
-    }
-    // One of these may have failed with it a moment ago, while it serves others well: not again at once.
-    let earlier = *closed.iter().find(|other| **other < lane)?;
-    let wait = schedule.wait_after(round, id).or_else(|| schedule.wait_after(round.checked_sub(1)?, id));
-    Some(Next::Again { at: later(now, wait.unwrap_or(MIN_RATE_LIMIT_WAIT)), round, lane: earlier })
 }
 
 fn later(now: Timestamp, wait: Duration) -> Timestamp {
@@ -137,7 +124,7 @@ mod tests {
     }
 
     fn at(round: u16, lane: u16, unknowns: u32) -> Progress<'static> {
-        Progress { id: "n", round, lane, unknowns }
+        Progress { id: "n", round, lane, home: lane, unknowns }
     }
 
     fn transient() -> SendError {
@@ -164,20 +151,19 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_gone_around_at_once_and_costs_no_round() {
+    fn whom_a_stand_in_does_not_take_goes_back_and_whom_it_may_have_stays() {
         let schedule = schedule(1);
-        let around =
-            |lane, round, unknowns, closed: &[u16]| around_outage(at(round, lane, unknowns), closed, &schedule, NOW);
-        assert_eq!(around(0, 0, 0, &[1, 2]), Some(Next::Again { at: NOW, round: 0, lane: 1 }));
-        assert_eq!(around(1, 0, 0, &[0, 2]), Some(Next::Again { at: NOW, round: 0, lane: 2 }));
-        assert_eq!(around(0, 0, 0, &[]), None, "all are away: it waits");
-        assert_eq!(around(0, 0, 1, &[1]), None, "its provider may have it");
-        for round in [0, 1] {
-            let Some(Next::Again { at: due, round: same, lane: 0 }) = around(1, round, 0, &[0]) else {
-                panic!("back to the one that is well");
-            };
-            assert!(same == round && due >= NOW + Duration::from_secs(5), "after a wait, even in the last round");
-        }
+        let rules = Rules { lanes: 3, schedule: &schedule, on_unknown: OnUnknown::Retry };
+        let lane_after = |error: &SendError, probe| {
+            let progress = Progress { home: 0, ..at(0, 1, 0) };
+            let Next::Again { lane, .. } = after_failure(error, probe, progress, rules, NOW) else { panic!("{error}") };
+            lane
+        };
+        let limited = SendError::RateLimited { retry_after: Duration::from_secs(7), reason: "429".into() };
+        let unknown = SendError::Unknown("time-out".into());
+        assert_eq!((lane_after(&limited, false), lane_after(&transient(), true)), (0, 0));
+        assert_eq!((lane_after(&unknown, false), lane_after(&unknown, true)), (1, 1));
+        assert_eq!(lane_after(&transient(), false), 2);
     }
 
     #[test]

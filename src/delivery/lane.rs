@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_all;
 use metrics::{Histogram, histogram};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -145,7 +146,10 @@ impl Lane {
     /// When a send was lost: whoever is built in this place takes over what this one held.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), String> {
         let mut work = self.context().ledger.work();
-        let mut position = self.claiming.settings.breaker.watch();
+        let LaneSettings { index, channel_breakers, .. } = &*self.claiming.settings;
+        // Its own provider's, and those of the lanes that it may have to stand in for.
+        let mut positions: Vec<_> =
+            channel_breakers.iter().take(usize::from(*index) + 1).map(|breaker| breaker.watch()).collect();
         loop {
             let stopping = stop.is_cancelled();
             self.settle_if_due();
@@ -165,7 +169,7 @@ impl Lane {
                     }
                 }
                 Ok(()) = work.changed(), if !stopping => self.is_woken = true,
-                Ok(()) = position.changed(), if !stopping => self.is_woken = true,
+                () = any_changed(&mut positions), if !stopping => self.is_woken = true,
                 () = stop.cancelled(), if !stopping => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -245,9 +249,7 @@ impl Lane {
     fn room(&self) -> usize {
         let under_way = self.sends.len() + self.reserved;
         match self.claiming.settings.breaker.position() {
-            // Nothing is sent; but others may be asked.
-            Position::Open if self.claiming.settings.ways_around().is_empty() => 0,
-            Position::Open => self.context().batch,
+            Position::Open => 0,
             Position::HalfOpen => usize::from(under_way == 0),
             Position::Closed => {
                 let limit = self.claiming.pacing.limit();
@@ -325,6 +327,23 @@ impl Lane {
         settled.settlements.extend(answer.followers.iter().map(fare));
         settled.lessons.extend(answer.lesson);
     }
+}
+
+async fn any_changed(positions: &mut [watch::Receiver<Position>]) {
+    // A breaker that is gone changes no more.
+    let changed = positions.iter_mut().map(|position| {
+        let change = async {
+            if position.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        Box::pin(change)
+    });
+    let changed: Vec<_> = changed.collect();
+    if changed.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(changed).await;
 }
 
 /// Where the first batch ends: a digest is settled whole, whatever became of it. After a crash in between what travelled

@@ -36,6 +36,12 @@ impl LeaseWatch {
         over
     }
 
+    /// Those that have not changed for half as long: a living owner renews it sooner.
+    pub fn lingering(&self, holds_for: Duration) -> Vec<Lease> {
+        let lingers = |since: &Duration| self.last_look.saturating_sub(*since) >= holds_for / 2;
+        self.seen.values().filter(|(_, since)| lingers(since)).map(|(lease, _)| lease.clone()).collect()
+    }
+
     /// Begins anew: while nobody could look, the owners may not have been able to renew either.
     pub fn forget(&mut self) {
         self.seen.clear();
@@ -66,6 +72,7 @@ mod tests {
         for (tick, now) in [0, 10, 20, 29].into_iter().enumerate() {
             assert_eq!(watch.look(vec![gone.clone(), alive(tick as i64)], seconds(now), HOLDS), []);
         }
+        assert_eq!(watch.lingering(HOLDS), std::slice::from_ref(&gone));
         assert_eq!(watch.look(vec![gone.clone(), alive(4)], seconds(30), HOLDS), [gone]);
         // Whoever took it over has a lease of its own.
         for now in [31, 45, 60] {

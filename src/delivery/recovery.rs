@@ -15,7 +15,7 @@ use super::lease_watch::LeaseWatch;
 use crate::domain::channel::Channel;
 use crate::ports::ledger::{Claimed, LedgerError, Settlement};
 
-/// Taken over, and settled, in one transaction at most.
+/// Taken over, and settled, in one transaction at most, but for what travels with it in digests.
 const TOGETHER: usize = 500;
 /// Taken over after one look: what is left is still over at the next one. Until all are concluded nothing is renewed.
 const MOST_TAKEN_OVER: usize = 5_000;
@@ -68,11 +68,13 @@ impl LeaseKeeper {
         desk.expire(self.channel, self.context.contact_patience, now).await?;
         ledger.release_followers(self.channel, now).await?;
         let leases = ledger.leases(self.channel, MOST_WATCHED).await?;
-        let mut over = watch.look(leases, self.context.clock.monotonic(), self.context.lease.mul_f64(WHOLE));
+        let whole = self.context.lease.mul_f64(WHOLE);
+        let mut over = watch.look(leases, self.context.clock.monotonic(), whole);
         over.truncate(MOST_TAKEN_OVER);
+        let lingering = if over.is_empty() { Vec::new() } else { watch.lingering(whole) };
         let mut taken = Vec::new();
         for leases in over.chunks(TOGETHER) {
-            taken.extend(ledger.take_over(&self.owner, leases, now + self.context.lease).await?);
+            taken.extend(ledger.take_over(&self.owner, leases, &lingering, now + self.context.lease).await?);
         }
         if taken.is_empty() {
             return Ok(());

@@ -142,7 +142,7 @@ proptest! {
         let round = round.index(steps.len()) as u16;
         let schedule = Schedule::new(steps.iter().copied().map(Duration::from_millis).collect());
         let rules = Rules { lanes: 1, schedule: &schedule, on_unknown: OnUnknown::Retry };
-        let progress = Progress { id: &id, round, lane: 0, unknowns: 0 };
+        let progress = Progress { id: &id, round, lane: 0, home: 0, unknowns: 0 };
         let due = |now| match after_failure(&SendError::Transient("503".into()), false, progress, rules, now) {
             Next::Again { at, .. } => at.duration_since(now),
             other => panic!("a step is left: {other:?}"),
@@ -159,7 +159,7 @@ proptest! {
 fn a_wait_beyond_the_end_of_time_ends_there() {
     let schedule = Schedule::default();
     let rules = Rules { lanes: 1, schedule: &schedule, on_unknown: OnUnknown::Retry };
-    let progress = Progress { id: "n", round: 0, lane: 0, unknowns: 0 };
+    let progress = Progress { id: "n", round: 0, lane: 0, home: 0, unknowns: 0 };
     let limited = SendError::RateLimited { retry_after: Duration::MAX, reason: String::new() };
     let next = after_failure(&limited, false, progress, rules, Timestamp::UNIX_EPOCH);
     assert_eq!(next, Next::Again { at: Timestamp::MAX, round: 0, lane: 0 });

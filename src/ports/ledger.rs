@@ -191,6 +191,8 @@ pub struct ClaimRequest {
     pub channel: Channel,
     /// Position of the provider within the channel.
     pub lane: u16,
+    /// Other lanes, from which is taken what there is room for after that, unless its own provider may have it already.
+    pub stands_in_for: Vec<u16>,
     /// Names this instance; only the owner may settle.
     pub owner: String,
     pub now: Timestamp,
@@ -578,8 +580,9 @@ pub trait NotificationLedger: Send + Sync {
     async fn leases(&self, channel: Channel, limit: usize) -> Result<Vec<Lease>, LedgerError>;
 
     /// Takes over notifications whose owner is gone and whose leases are still these: their open attempts become
-    /// `unknown`, and they are claimed for the new owner, with the provider of the interrupted attempt, if there was one. What
-    /// the same owner has of a digest is taken over with any of it.
+    /// `unknown`, and they are claimed for the new owner, with the provider of the interrupted attempt, if there was one.
+    /// What the same owner has of a digest is taken over with any of it, where its lease is one of those that linger:
+    /// nobody has renewed them for a good while.
     ///
     /// # Errors
     /// When nothing was taken over.
@@ -587,6 +590,7 @@ pub trait NotificationLedger: Send + Sync {
         &self,
         owner: &str,
         leases: &[Lease],
+        lingering: &[Lease],
         lease_until: Timestamp,
     ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError>;
 

@@ -78,8 +78,8 @@ pub struct SourceStatus {
     pub paused: BTreeSet<PauseReason>,
     /// Partitions that were taken away for good before their work was finished.
     pub lost_assignments: u64,
-    /// It waits for a rebalance of its group to end.
-    pub outside: bool,
+    /// For how long it has waited for a rebalance of its group to end; `None` while it has its part.
+    pub outside: Option<Duration>,
     /// For how long its own thread has not come back from a call of its client. Zero where there is no such thread.
     pub hung: Duration,
 }

@@ -178,6 +178,15 @@ impl Breaker {
         }
     }
 
+    /// True while [`Self::acquire`] is refused.
+    pub fn turns_away(&self) -> bool {
+        match self.state {
+            State::Closed { .. } | State::Held { open: false } => false,
+            State::HalfOpen { probing, .. } => probing,
+            State::Open { .. } | State::Held { open: true } => true,
+        }
+    }
+
     /// Gives a ticket back without an outcome: the call was never made, or says nothing.
     pub fn release(&mut self, ticket: Ticket) {
         if let State::HalfOpen { probing, .. } = &mut self.state

@@ -48,6 +48,11 @@ impl BreakerCell {
         Some(Permit { cell: Arc::clone(self), ticket: Some(ticket) })
     }
 
+    /// True while nobody gets the right to call: it is open, or a probe is under way.
+    pub fn turns_away(&self) -> bool {
+        self.lock().turns_away()
+    }
+
     /// Waits for the right to call, however long.
     pub async fn granted(self: &Arc<Self>) -> Permit {
         loop {
@@ -144,10 +149,11 @@ mod tests {
         let policy = BreakerPolicy::strict(1);
         let cell = BreakerCell::new("test", policy, Arc::new(SystemClock::default()));
         cell.acquire().expect("closed").report(CallOutcome::Failure(1));
-        assert_eq!(cell.position(), Position::Open);
+        assert_eq!((cell.position(), cell.turns_away()), (Position::Open, true));
         cell.tick();
-        assert_eq!(cell.position(), Position::HalfOpen);
+        assert_eq!((cell.position(), cell.turns_away()), (Position::HalfOpen, false));
         let probe = cell.acquire().expect("a probe");
+        assert!(cell.turns_away());
         let panicked = tokio::spawn(async move {
             let _held = probe;
             panic!("the probe dies");

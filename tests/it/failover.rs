@@ -101,3 +101,28 @@ fn while_the_first_provider_is_away_the_second_one_sends_and_nobody_waits() {
     assert_eq!(attempts(&service.notification(&back).expect("it is known"), "provider"), ["first"]);
     assert!(Story::of(&setup.kafka).letters.is_empty() && setup.database.dead_letter_count() == 0);
 }
+
+/// Nothing is left in the stand-in's own lane: what it stands in for is what it is probed with.
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_stand_in_that_was_away_as_well_is_asked_again() {
+    const COUNT: usize = 20;
+    let well = Arc::new(AtomicBool::new(false));
+    let provider = FakeProvider::answering({
+        let well = Arc::clone(&well);
+        move |_| if well.load(Ordering::SeqCst) { Answer::Accept } else { Answer::Status(503) }
+    });
+    let settings = "[breaker]\nrecovery_timeout_ms = 300\n[delivery.retry]\nschedule_ms = [200, 200, 200, 200]\n";
+    let providers = ["first", "second"].map(|name| provider.named(name, "email", secs(5))).concat();
+    let setup = Setup::new(settings, &providers);
+    let service = setup.start();
+    assert_eq!(service.post("/api/v1/breakers/provider:first/open", &[]).status, 200);
+    setup.kafka.produce((0..COUNT).map(|n| request(&format!("n-{n}"), "email", SOMEONE).input()).collect());
+    // A few open its breaker; the others are probes.
+    wait::until("the stand-in fails", secs(30), || (provider.arrivals().len() >= 10).then_some(()));
+    well.store(true, Ordering::SeqCst);
+    provider.wait_for_accepted(COUNT, secs(60));
+    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    assert!(provider.arrivals().iter().all(|arrival| arrival.path == "/second"), "nobody asks one that is held open");
+    assert!(setup.database.fates().values().all(|fate| fate.state == "sent"));
+}

@@ -91,17 +91,17 @@ fn a_thread_that_is_held_up_and_a_rebalance_that_does_not_end_are_seen() {
     let setup = with_records();
     on_one_thread(async {
         let first = open(&setup.kafka, &[]);
-        assert!(first.status().outside, "it has not joined yet");
+        assert!(first.status().outside.is_some(), "it has not joined yet");
         let taken = take(&[&first], RECORDS).await;
         let status = first.status();
-        assert!(!status.outside && status.hung < secs(5), "{status:?}");
+        assert!(status.outside.is_none() && status.hung < secs(5), "{status:?}");
         // The rebalance's callback waits on that thread for what is in hand.
         let second = open(&setup.kafka, &[]);
-        until(&first, |status| status.outside && status.hung > Duration::from_millis(500)).await;
+        until(&first, |status| status.outside.is_some() && status.hung > Duration::from_millis(500)).await;
         first.settle(&taken);
         until_shared(&[&first, &second]).await;
         for source in [first, second] {
-            until(&source, |status| !status.outside && status.hung < Duration::from_millis(500)).await;
+            until(&source, |status| status.outside.is_none() && status.hung < Duration::from_millis(500)).await;
             source.close(secs(10)).await;
         }
     });

@@ -346,7 +346,7 @@ impl Tracker {
             assigned,
             paused: inner.paused.clone(),
             lost_assignments: inner.lost,
-            outside: inner.outside_since.is_some(),
+            outside: inner.outside_since.map(|since| since.elapsed()),
             hung: self.hung(),
         }
     }

@@ -18,14 +18,16 @@ use crate::ports::ledger::{AttemptStart, ClaimRequest, Claimed, Lease, LedgerErr
 
 pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<Vec<Claimed>, LedgerError> {
     let dialect = database.dialect;
-    let pick = format!(
-        "SELECT string_agg(CAST(seq AS TEXT), ',') AS seqs FROM (
-             SELECT seq FROM notifications
-             WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying') AND digest_id IS NULL
-               AND next_attempt_at <= $3
-             ORDER BY next_attempt_at, seq LIMIT $4 {}) AS due",
-        dialect.skip_locked(),
-    );
+    let pick = |condition: &str| {
+        format!(
+            "SELECT string_agg(CAST(seq AS TEXT), ',') AS seqs, COUNT(*) AS found FROM (
+                 SELECT seq FROM notifications
+                 WHERE channel = $1 AND lane = $2 AND state IN ('pending', 'retrying') AND digest_id IS NULL
+                   AND next_attempt_at <= $3 {condition}
+                 ORDER BY next_attempt_at, seq LIMIT $4 {}) AS due",
+            dialect.skip_locked(),
+        )
+    };
     let take = format!(
         "UPDATE notifications SET state = 'sending', lease_owner = $2, lease_until = $3 WHERE seq {}",
         dialect.among_seqs()
@@ -33,14 +35,26 @@ pub(super) async fn claim(database: &Database, request: ClaimRequest) -> Result<
     bounded(async {
         // A claim that is forgotten was never made: no attempt can begin under it.
         let mut tx = database.begin_lazily().await?;
-        let row = query(sql(pick))
-            .bind(request.channel.as_str())
-            .bind(i64::from(request.lane))
-            .bind(millis(request.now))
-            .bind(request.limit as i64)
-            .fetch_one(&mut *tx)
-            .await?;
-        let Some(due) = row.try_get::<Option<String>, _>("seqs")? else { return Ok(Vec::new()) };
+        let others = request.stands_in_for.iter().map(|lane| (*lane, "AND unknowns = 0"));
+        let (mut picked, mut room) = (Vec::new(), request.limit as i64);
+        for (lane, condition) in std::iter::once((request.lane, "")).chain(others) {
+            let row = query(sql(pick(condition)))
+                .bind(request.channel.as_str())
+                .bind(i64::from(lane))
+                .bind(millis(request.now))
+                .bind(room)
+                .fetch_one(&mut *tx)
+                .await?;
+            picked.extend(row.try_get::<Option<String>, _>("seqs")?);
+            room -= row.try_get::<i64, _>("found")?;
+            if room <= 0 {
+                break;
+            }
+        }
+        if picked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let due = picked.join(",");
         let take = query(sql(take)).bind(due.clone()).bind(request.owner).bind(millis(request.lease_until));
         take.execute(&mut *tx).await?;
         tx.commit().await?;
@@ -170,24 +184,35 @@ struct LeaseRow {
 }
 
 /// Those that lead what has these leases.
-const LEADERS: &str = "JOIN requests q ON q.id = n.digest_id JOIN notifications c ON c.seq = q.seq";
-/// Those that travel with what has these leases.
-const FOLLOWERS: &str = "JOIN requests q ON q.seq = n.seq JOIN notifications c ON c.digest_id = q.id";
+const LEADERS: &str = "SELECT c.seq, c.lease_owner, c.lease_until
+    FROM held h JOIN requests q ON q.id = h.digest_id JOIN notifications c ON c.seq = q.seq WHERE true";
 
-/// A digest is taken over whole, for all of it fares as its leader does: the leases of the same owner on the rest of it.
+/// A digest is taken over whole, for all of it fares as its leader does: the rest of it, as far as it has the same owner
+/// and lingers.
 async fn company_of(
     dialect: Dialect,
     tx: &mut Transaction<'static, Any>,
     leases: &[LeaseRow],
-    company: &str,
+    lingering: &HashSet<(i64, &str, i64)>,
+    of_leaders: bool,
 ) -> Result<Vec<LeaseRow>, sqlx::Error> {
+    // Looked up by digests' index, never by a scan of what is settled.
+    let followers = format!(
+        "SELECT c.seq, c.lease_owner, c.lease_until FROM notifications c
+         WHERE c.digest_id {} AND c.settled_at IS NULL",
+        dialect.among("SELECT q.id FROM held h JOIN requests q ON q.seq = h.seq")
+    );
     let statement = format!(
-        "SELECT c.seq, c.lease_owner, c.lease_until FROM {} JOIN notifications n ON n.seq = r.seq {company}
-         WHERE n.lease_owner = r.owner AND n.lease_until = r.until AND c.lease_owner = r.owner AND {}",
+        "WITH held AS MATERIALIZED (
+             SELECT n.seq, n.digest_id FROM {} JOIN notifications n ON n.seq = r.seq
+             WHERE n.lease_owner = r.owner AND n.lease_until = r.until)
+         {} AND c.lease_owner IS NOT NULL AND c.lease_until IS NOT NULL AND {}",
         dialect.rows(&LEASE),
+        if of_leaders { LEADERS } else { &followers },
         being_sent("c")
     );
     let known: HashSet<i64> = leases.iter().map(|lease| lease.seq).collect();
+    let owners: HashSet<&str> = leases.iter().map(|lease| lease.owner.as_str()).collect();
     let mut found = HashMap::new();
     for row in query(sql(statement)).bind(text(to_json(&leases))).fetch_all(&mut **tx).await? {
         let lease = LeaseRow {
@@ -195,17 +220,23 @@ async fn company_of(
             owner: row.try_get("lease_owner")?,
             until: row.try_get("lease_until")?,
         };
-        found.insert(lease.seq, lease);
+        let lingers = lingering.contains(&(lease.seq, lease.owner.as_str(), lease.until));
+        if lingers && owners.contains(lease.owner.as_str()) && !known.contains(&lease.seq) {
+            found.insert(lease.seq, lease);
+        }
     }
-    Ok(found.into_values().filter(|lease| !known.contains(&lease.seq)).collect())
+    Ok(found.into_values().collect())
 }
 
 pub(super) async fn take_over(
     database: &Database,
     owner: &str,
     leases: &[Lease],
+    lingering: &[Lease],
     lease_until: Timestamp,
 ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
+    let lingering: HashSet<(i64, &str, i64)> =
+        lingering.iter().map(|l| (l.seq, l.owner.as_str(), millis(l.until))).collect();
     let mut rows: Vec<LeaseRow> =
         leases.iter().map(|l| LeaseRow { seq: l.seq, owner: l.owner.clone(), until: millis(l.until) }).collect();
     let take = format!(
@@ -240,8 +271,8 @@ pub(super) async fn take_over(
     );
     bounded(async {
         let mut tx = database.begin().await?;
-        for company in [LEADERS, FOLLOWERS] {
-            rows.extend(company_of(database.dialect, &mut tx, &rows, company).await?);
+        for of_leaders in [true, false] {
+            rows.extend(company_of(database.dialect, &mut tx, &rows, &lingering, of_leaders).await?);
         }
         let rows = query(sql(take))
             .bind(text(to_json(&rows)))

@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use sqlx::{Any, Row as _, Transaction, query};
+use sqlx::{Any, Executor, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
+use super::dialect::Dialect;
 use super::insert::text;
 use super::rows::millis;
 use crate::domain::envelope::to_json;
@@ -18,7 +19,7 @@ use crate::ports::contacts::Erased;
 use crate::ports::ledger::LedgerError;
 
 /// Dead letters that are looked through together.
-const PAGE: i64 = 20;
+const PAGE: i64 = 50;
 
 /// What is still on its way keeps what it needs.
 const NOTIFICATIONS: &str = "UPDATE notifications
@@ -56,7 +57,8 @@ pub(super) async fn erase(database: &Database, id: &str, now: Timestamp) -> Resu
         query(sql(lock)).bind(id.to_owned()).fetch_all(&mut *tx).await?;
         query(database.dialect.erasure_lock()).fetch_all(&mut *tx).await?;
         let note = "INSERT INTO erasures (person, erased_at) VALUES ($1, $2)
-             ON CONFLICT (person) DO UPDATE SET erased_at = excluded.erased_at";
+             ON CONFLICT (person) DO UPDATE SET erased_at = excluded.erased_at
+             WHERE excluded.erased_at > erasures.erased_at";
         query(note).bind(person(id)).bind(millis(now)).execute(&mut *tx).await?;
         let erased = Erased {
             recipients: change(&mut tx, "DELETE FROM recipients WHERE id = $1", id).await?,
@@ -83,16 +85,20 @@ async fn change(tx: &mut Transaction<'static, Any>, statement: &'static str, id:
 
 /// A letter holds the event as it came, in whatever spelling: each is looked through, page by page.
 async fn erase_letters(database: &Database, id: &str) -> Result<u64, LedgerError> {
-    // The database finds candidates: the id as it stands, or what is written in a way that only this can read.
+    // The database finds candidates: letters with the id as it stands, and those with what only this can read.
     let page = r#"SELECT id, letter, payload FROM dead_letters
-         WHERE id > $1 AND (letter LIKE $3 ESCAPE '!' OR letter LIKE '%\%' ESCAPE '!' OR payload IS NOT NULL
-                            OR letter LIKE '%"originalMessageEncoding":"base64"%')
+         WHERE id > $1 AND (letter LIKE $3 ESCAPE '!' OR letter LIKE $4 ESCAPE '!' OR payload IS NOT NULL
+                            OR letter LIKE '%base64%')
          ORDER BY id LIMIT $2"#;
-    let pattern = format!("%\"{}\"%", like(id));
+    let spelt = serde_json::to_string(id).unwrap_or_default();
+    // Most ids can hide in a letter in one way only: a character that is written by its number.
+    let plain = spelt.len() == id.len() + 2 && !id.contains('/');
+    let hidden = if plain { r"%\u%" } else { r"%\%" };
     let (mut last, mut erased) = (String::new(), 0);
     loop {
         let rows = bounded(async {
-            query(page).bind(last.clone()).bind(PAGE).bind(pattern.clone()).fetch_all(&database.read).await
+            let page = query(page).bind(last.clone()).bind(PAGE).bind(format!("%{}%", like(id))).bind(hidden);
+            page.fetch_all(&database.read).await
         })
         .await?;
         let Some(newest) = rows.last() else { return Ok(erased) };
@@ -133,24 +139,37 @@ struct PersonRow<'a> {
     person: &'a str,
 }
 
-/// Which of the letters, by their places, are about somebody who was erased after they were written.
+/// People whom letters name, as they are known here, by letter.
+pub(super) struct Named(Vec<HashSet<String>>);
+
+impl Named {
+    /// What stands in these letters and their payloads.
+    pub fn in_letters<'a>(letters: impl Iterator<Item = (&'a StoredLetter, Option<&'a [u8]>)>) -> Self {
+        let people = |(letter, payload): (&StoredLetter, _)| {
+            strings_of(&letter.letter, payload).iter().map(|id| person(id)).collect()
+        };
+        Self(letters.map(people).collect())
+    }
+}
+
+/// Whether anybody was erased. Mostly nobody was, and then a burst of letters need not be searched.
+pub(super) async fn was_anybody_erased<'c>(on: impl Executor<'c, Database = Any>) -> Result<bool, sqlx::Error> {
+    Ok(query("SELECT person FROM erasures LIMIT 1").fetch_optional(on).await?.is_some())
+}
+
+/// Which of the letters, by their places, are about somebody who was erased after they were written. Whoever asks holds
+/// [`Dialect::recording_lock`].
 pub(super) async fn about_erased(
-    database: &Database,
+    dialect: Dialect,
     tx: &mut Transaction<'static, Any>,
     letters: &[StoredLetter],
-) -> Result<HashSet<usize>, sqlx::Error> {
-    query(database.dialect.recording_lock()).fetch_all(&mut **tx).await?;
-    // Mostly there is nobody, and a burst of letters should not be searched for them.
-    if query("SELECT person FROM erasures LIMIT 1").fetch_optional(&mut **tx).await?.is_none() {
-        return Ok(HashSet::new());
-    }
-    let people: Vec<HashSet<String>> =
-        letters.iter().map(|letter| strings_of(&letter.letter, None).iter().map(|id| person(id)).collect()).collect();
+    Named(people): &Named,
+) -> Result<Vec<usize>, sqlx::Error> {
     let asked: HashSet<&str> = people.iter().flatten().map(String::as_str).collect();
     let asked: Vec<PersonRow<'_>> = asked.into_iter().map(|person| PersonRow { person }).collect();
     let statement = format!(
         "SELECT e.person, e.erased_at FROM {} JOIN erasures e ON e.person = r.person",
-        database.dialect.rows(&[("person", "text")])
+        dialect.rows(&[("person", "text")])
     );
     let mut erased: HashMap<String, i64> = HashMap::new();
     for row in query(sql(statement)).bind(text(to_json(&asked))).fetch_all(&mut **tx).await? {
@@ -160,7 +179,7 @@ pub(super) async fn about_erased(
         let written = letter.last_failure_at.map_or(i64::MIN, |at| millis(at).saturating_sub(CLOCKS_DIFFER_MS));
         people.iter().filter_map(|person| erased.get(person)).any(|at| written <= *at)
     };
-    let places = letters.iter().zip(&people).enumerate();
+    let places = letters.iter().zip(people).enumerate();
     Ok(places.filter(|(_, (letter, people))| is_about(letter, people)).map(|(place, _)| place).collect())
 }
 

@@ -215,9 +215,10 @@ impl NotificationLedger for Database {
         &self,
         owner: &str,
         leases: &[Lease],
+        lingering: &[Lease],
         lease_until: Timestamp,
     ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError> {
-        claims::take_over(self, owner, leases, lease_until).await
+        claims::take_over(self, owner, leases, lingering, lease_until).await
     }
 
     async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError> {

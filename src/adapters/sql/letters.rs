@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use sqlx::{Any, Executor, Row as _, query};
+use sqlx::{Any, Executor, Row as _, Transaction, query};
 
 use super::database::{Database, bounded, sql};
 use super::dialect::Dialect;
-use super::erasure;
+use super::erasure::{self, Named};
 use super::insert::text;
 use super::rows::millis;
 use crate::domain::envelope::to_json;
@@ -87,16 +87,23 @@ async fn insert<'c>(
 #[async_trait]
 impl DeadLetterTable for Database {
     async fn record(&self, letters: &[StoredLetter]) -> Result<u64, LedgerError> {
+        let people = || Named::in_letters(letters.iter().map(|letter| (letter, None)));
+        // Before the transaction: it takes its time, and on SQLite nobody else could write.
+        let anybody = bounded(erasure::was_anybody_erased(&self.read)).await?;
+        let named = anybody.then(people);
         bounded(async {
             let mut tx = self.begin().await?;
-            let erased = erasure::about_erased(self, &mut tx, letters).await?;
+            let erased = self.erased_among(&mut tx, letters, named, people).await?;
             let recorded = |(place, letter)| {
                 if erased.contains(&place) { Cow::Owned(erasure::emptied(letter)) } else { Cow::Borrowed(letter) }
             };
             let letters: Vec<Cow<'_, StoredLetter>> = letters.iter().enumerate().map(recorded).collect();
             let new = insert(&mut *tx, self.dialect, letters.iter().map(|letter| &**letter)).await?;
-            for place in erased {
-                erasure::archive(&mut tx, &letters[place].id).await?;
+            // In the order in which all instances lock them.
+            let mut ids: Vec<&str> = erased.iter().map(|place| letters[*place].id.as_str()).collect();
+            ids.sort_unstable();
+            for id in ids {
+                erasure::archive(&mut tx, id).await?;
             }
             tx.commit().await?;
             Ok(new)
@@ -105,14 +112,41 @@ impl DeadLetterTable for Database {
     }
 }
 
+impl Database {
+    /// The places of the letters about people who are erased. Nobody is erased unseen until the transaction ends.
+    async fn erased_among(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        letters: &[StoredLetter],
+        named: Option<Named>,
+        people: impl FnOnce() -> Named,
+    ) -> Result<Vec<usize>, sqlx::Error> {
+        query(self.dialect.recording_lock()).fetch_all(&mut **tx).await?;
+        if !erasure::was_anybody_erased(&mut **tx).await? {
+            return Ok(Vec::new());
+        }
+        let named = named.unwrap_or_else(people);
+        erasure::about_erased(self.dialect, tx, letters, &named).await
+    }
+}
+
 #[async_trait]
 impl PayloadStore for Database {
     async fn park_payload(&self, parked: ParkedPayload) -> Result<(), DeadLetterError> {
         let ParkedPayload { letter, payload } = parked;
-        // A whole letter about the same record may be there already: the reference that follows needs the payload.
-        let statement = "UPDATE dead_letters SET payload = $2, letter = $3 WHERE id = $1 AND payload IS NULL";
+        // A whole letter about the same record may be there already: the reference that follows needs the payload. One that
+        // was emptied stays so.
+        let statement = "UPDATE dead_letters SET payload = $2, letter = $3
+             WHERE id = $1 AND payload IS NULL AND letter <> '{}'";
         bounded(async {
             let mut transaction = self.begin().await?;
+            let people = || Named::in_letters(std::iter::once((&letter, Some(payload.as_slice()))));
+            let erased = self.erased_among(&mut transaction, std::slice::from_ref(&letter), None, people).await?;
+            if !erased.is_empty() {
+                insert(&mut *transaction, self.dialect, std::iter::once(&erasure::emptied(&letter))).await?;
+                erasure::archive(&mut transaction, &letter.id).await?;
+                return transaction.commit().await;
+            }
             insert(&mut *transaction, self.dialect, std::iter::once(&letter)).await?;
             let update = query(statement).bind(letter.id).bind(payload).bind(letter.letter);
             update.execute(&mut *transaction).await?;

@@ -10,6 +10,7 @@ on_both_databases!(
     followers_go_on_by_themselves_when_their_leader_is_settled_without_them,
     two_instances_begin_one_digest,
     a_digest_is_taken_over_whole,
+    of_a_digest_only_what_lingers_is_taken_over,
 );
 
 fn collected(id: &str, received: i64) -> NewNotification {
@@ -91,8 +92,8 @@ async fn a_digest_is_taken_over_whole(database: &Fresh) {
         // Their leases need not have been seen at the same look.
         let leases = database.leases(Channel::Email, 10).await.expect("reads");
         let seq = held.iter().find(|claimed| claimed.id == kept).expect("is held").seq;
-        let one: Vec<Lease> = leases.into_iter().filter(|lease| lease.seq == seq).collect();
-        let taken = database.take_over("heir", &one, at(4 * LEASE)).await.expect("takes over");
+        let one: Vec<Lease> = leases.iter().filter(|lease| lease.seq == seq).cloned().collect();
+        let taken = database.take_over("heir", &one, &leases, at(4 * LEASE)).await.expect("takes over");
         assert_eq!(set_of(taken.iter().map(|(claimed, _)| claimed)), BTreeSet::from(["1", "2", "3"]));
         taken
     };
@@ -103,4 +104,20 @@ async fn a_digest_is_taken_over_whole(database: &Fresh) {
         assert!(settle(database, Settlement { next_attempt_at: at, ..back }).await);
     }
     follower_first("second", "1").await;
+}
+
+async fn of_a_digest_only_what_lingers_is_taken_over(database: &Fresh) {
+    add(database, &[collected("1", 0), collected("2", 1)]).await.expect("inserts");
+    assert_eq!(ids(&claim(database, "owner", 200, 10).await), ["1"]);
+    let selection = Selection::DigestOf(vec!["1".into()]);
+    assert_eq!(database.seize(&selection, "owner", at(LEASE), 10).await.expect("seizes").len(), 1);
+    let leases = database.leases(Channel::Email, 10).await.expect("reads");
+    let [leader, follower] = [at(200 + LEASE), at(LEASE)]
+        .map(|until| leases.iter().find(|lease| lease.until == until).expect("is leased").clone());
+    // The owner lives: it has renewed what it still knows of.
+    let taken = database.take_over("heir", std::slice::from_ref(&follower), &[], at(4 * LEASE)).await;
+    assert_eq!(set_of(taken.expect("takes over").iter().map(|(claimed, _)| claimed)), BTreeSet::from(["2"]));
+    let other = Lease { owner: "another".into(), ..leader };
+    let taken = database.take_over("third", &[follower], &[other], at(4 * LEASE)).await;
+    assert!(taken.expect("takes over").is_empty());
 }

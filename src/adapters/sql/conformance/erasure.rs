@@ -100,7 +100,14 @@ async fn letters_that_were_on_their_way_arrive_empty(database: &Fresh) {
     ];
     assert_eq!(database.record(&letters).await.expect("records"), 5);
     assert_eq!(database.record(&letters).await.expect("records"), 0, "they are counted once");
-    for id in ["before", "undated", "again"] {
+    let parked = letter("parked", 4 * MINUTE, json!(null), "parked");
+    database
+        .park_payload(ParkedPayload { letter: parked, payload: br#"{"customerId":"ada"}"#.into() })
+        .await
+        .expect("parks");
+    let again = letter("before", 7 * MINUTE, json!(null), "parked");
+    database.park_payload(ParkedPayload { letter: again, payload: b"\"eve\"".into() }).await.expect("parks");
+    for id in ["before", "undated", "again", "parked"] {
         assert_eq!(shown(database, id).await, gone(), "{id}");
     }
     for (id, person) in [("after", "ada"), ("another", "eve")] {

@@ -1,4 +1,4 @@
-//! Lanes whose provider was removed from the configuration.
+//! Lanes whose provider is away, or was removed from the configuration.
 
 use super::*;
 use crate::ports::contacts::Contacts as _;
@@ -7,6 +7,7 @@ on_both_databases! {
     removed_lanes_are_folded_into_the_first,
     what_waited_for_a_contact_is_folded_when_it_is_due,
     what_is_not_settled_is_counted_by_channel,
+    who_stands_in_takes_its_own_first_and_nothing_that_its_provider_may_have,
 }
 
 /// Leaves a notification in this state and lane; one that is being sent is held by `gone`.
@@ -48,4 +49,25 @@ async fn what_is_not_settled_is_counted_by_channel(db: &Fresh) {
     in_lane(db, "due", State::Pending, 0).await;
     assert_eq!(db.unsettled(Channel::Email).await.expect("counts"), 2);
     assert_eq!(db.unsettled(Channel::Sms).await.expect("counts"), 0);
+}
+
+async fn who_stands_in_takes_its_own_first_and_nothing_that_its_provider_may_have(db: &Fresh) {
+    in_lane(db, "own", State::Pending, 2).await;
+    in_lane(db, "next", State::Pending, 1).await;
+    in_lane(db, "another's", State::Pending, 3).await;
+    insert(db, &["flew"]).await;
+    let claimed = claim_one(db, "o", 0).await;
+    assert!(settle(db, Settlement { unknowns: 1, ..settlement(&claimed, "o", State::Retrying, 0) }).await);
+    insert(db, &["first", "second"]).await;
+    let stand_in = async |limit| {
+        let request = ClaimRequest { lane: 2, stands_in_for: vec![1, 0], ..asking("p", 0, limit) };
+        db.claim(request).await.expect("claims")
+    };
+    let taken = stand_in(2).await;
+    assert_eq!(set_of(&taken), BTreeSet::from(["own", "next"]));
+    let taken = stand_in(10).await;
+    assert_eq!(set_of(&taken), BTreeSet::from(["first", "second"]));
+    assert!(taken.iter().all(|claimed| claimed.lane == 0), "they keep their lane");
+    assert!(stand_in(10).await.is_empty());
+    assert_eq!(ids(&claim(db, "o", 0, 10).await), ["flew"]);
 }

@@ -100,8 +100,8 @@ async fn a_lease_that_changed_meanwhile_is_not_taken_over(db: &Fresh) {
     let find = |id: &str| claimed.iter().find(|claimed| claimed.id == id).expect("is claimed");
     assert!(settle(db, settlement(find("settled"), "o", State::Sent, 1)).await);
     let of = |id: &str| leases.iter().find(|lease| lease.seq == find(id).seq).expect("is leased").clone();
-    assert_eq!(db.take_over("first", &[of("other")], at(LEASE)).await.expect("takes over").len(), 1);
-    let taken = db.take_over("heir", &leases, at(2 * LEASE)).await.expect("takes over");
+    assert_eq!(db.take_over("first", &[of("other")], &[], at(LEASE)).await.expect("takes over").len(), 1);
+    let taken = db.take_over("heir", &leases, &[], at(2 * LEASE)).await.expect("takes over");
     assert_eq!(set_of(taken.iter().map(|(c, _)| c)), BTreeSet::from(["gone"]));
 }
 

@@ -177,7 +177,15 @@ async fn insert(database: &Database, ids: &[&str]) {
 
 fn asking(owner: &str, now: i64, limit: usize) -> ClaimRequest {
     let (owner, lease_until) = (owner.to_owned(), at(now + LEASE));
-    ClaimRequest { channel: Channel::Email, lane: 0, owner, now: at(now), lease_until, limit }
+    ClaimRequest {
+        channel: Channel::Email,
+        lane: 0,
+        stands_in_for: Vec::new(),
+        owner,
+        now: at(now),
+        lease_until,
+        limit,
+    }
 }
 
 async fn claim(database: &Database, owner: &str, now: i64, limit: usize) -> Vec<Claimed> {
@@ -204,7 +212,8 @@ async fn take_over_of(
 ) -> Vec<(Claimed, Option<String>)> {
     let leases = database.leases(channel, limit).await.expect("reads");
     let expired: Vec<Lease> = leases.into_iter().filter(|lease| lease.until < at(now)).collect();
-    database.take_over(owner, &expired, at(now + LEASE)).await.expect("takes over")
+    let all = database.leases(channel, 100_000).await.expect("reads");
+    database.take_over(owner, &expired, &all, at(now + LEASE)).await.expect("takes over")
 }
 
 fn ids(claimed: &[Claimed]) -> Vec<&str> {
