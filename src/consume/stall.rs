@@ -34,8 +34,9 @@ impl StallWatch {
         Self { after, seen: HashMap::new(), outside: HashMap::new() }
     }
 
-    /// Looks at a group whose topics could be looked at, or not, just now; says how it has stalled, once for each time of
-    /// that length: the group may still be on its way to a new consumer. Of one that hangs it is told until it has one.
+    /// Looks at a group whose topics could be looked at, or not, just now; says how it has stalled. A standstill is told
+    /// of once for each time of that length, and one outside its group less and less often: it may still be on its way.
+    /// Of one that hangs it is told until it has a new consumer.
     pub fn look(
         &mut self,
         group: &str,

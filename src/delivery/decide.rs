@@ -81,6 +81,8 @@ pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rul
         SendError::Permanent(_) => Next::Failed { class: ErrorClass::Permanent, code: "provider_rejected" },
         SendError::Gone { .. } => Next::Failed { class: ErrorClass::Permanent, code: "address_gone" },
         SendError::Suppressed(_) => Next::Suppressed,
+        // A stand-in's pause is not that of the lane that the notification goes back to.
+        SendError::RateLimited { .. } if home != lane => back(later(now, MIN_RATE_LIMIT_WAIT)),
         SendError::RateLimited { retry_after, .. } => back(later(now, (*retry_after).max(MIN_RATE_LIMIT_WAIT))),
         SendError::Transient(_) if probe => back(now),
         SendError::Transient(_) if lane + 1 < rules.lanes => Next::Again { at: now, round, lane: lane + 1 },
@@ -162,6 +164,8 @@ mod tests {
         let limited = SendError::RateLimited { retry_after: Duration::from_secs(7), reason: "429".into() };
         let unknown = SendError::Unknown("time-out".into());
         assert_eq!((lane_after(&limited, false), lane_after(&transient(), true)), (0, 0));
+        let at_home = after_failure(&limited, false, Progress { home: 0, ..at(0, 1, 0) }, rules, NOW);
+        assert_eq!(at_home, Next::Again { at: NOW + MIN_RATE_LIMIT_WAIT, round: 0, lane: 0 }, "it was another's pause");
         assert_eq!((lane_after(&unknown, false), lane_after(&unknown, true)), (1, 1));
         assert_eq!(lane_after(&transient(), false), 2);
     }

@@ -248,9 +248,11 @@ impl Lane {
     /// How many may be claimed: bounded by what is under way, and by what the breaker lets pass.
     fn room(&self) -> usize {
         let under_way = self.sends.len() + self.reserved;
-        match self.claiming.settings.breaker.position() {
+        let breaker = &self.claiming.settings.breaker;
+        match breaker.position() {
             Position::Open => 0,
-            Position::HalfOpen => usize::from(under_way == 0),
+            // Sends from before may hang for long yet: they are no reason to wait with the probe.
+            Position::HalfOpen => usize::from(self.reserved == 0 && !breaker.turns_away()),
             Position::Closed => {
                 let limit = self.claiming.pacing.limit();
                 let batch = self.context().batch;

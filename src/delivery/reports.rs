@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::domain::channel::Channel;
-use crate::domain::preferences::OptOut;
+use crate::domain::preferences::{MAX_CATEGORY_BYTES, OptOut};
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{LedgerError, NotificationLedger};
 use crate::ports::reports::{Callback, Consequence, Report, ReportError, ReportReader};
@@ -76,7 +76,8 @@ impl ReportDesk {
         Ok(reports.len())
     }
 
-    /// As the link in an e-mail does. Of what kind it was is known by the notification; without it, all kinds are meant.
+    /// Refuses the notification's category, an exempt one too: it is what its recipient has seen and does not want. When
+    /// it is not known, all are meant.
     async fn unsubscribe(
         &self,
         channel: Channel,
@@ -88,7 +89,8 @@ impl ReportDesk {
             Some(id) => self.ledger.notification(id).await?,
             None => None,
         };
-        match known.and_then(|known| Some((known.recipient?, known.category))) {
+        let kind = known.and_then(|known| Some((known.recipient?, known.category)));
+        match kind.filter(|(_, category)| category.len() <= MAX_CATEGORY_BYTES) {
             Some((recipient, category)) => {
                 let refusal = OptOut { channel: channel.as_str().to_owned(), category };
                 self.contacts.refuse(&recipient, refusal).await

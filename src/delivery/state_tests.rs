@@ -39,11 +39,11 @@ enum Word {
 #[derive(Debug, Clone, Copy)]
 enum Turn {
     /// The answer comes and is settled.
-    Answer { word: Word, probe: bool },
+    Answer { word: Word, probe: bool, stands_in: u8 },
     /// The process dies before an attempt is recorded.
     DieBefore,
     /// It dies between the attempt's record and the settlement; so do so many of those that take over.
-    DieInFlight { heirs: u8 },
+    DieInFlight { heirs: u8, stands_in: u8 },
     /// The answer comes after the lease has expired and somebody took over.
     Late { word: Word },
 }
@@ -60,11 +60,17 @@ fn word() -> impl Strategy<Value = Word> {
     ]
 }
 
+/// So many positions after its own is the provider that is asked.
+fn stand_in() -> impl Strategy<Value = u8> {
+    prop_oneof![3 => Just(0), 1 => 1..3u8]
+}
+
 fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
-        8 => (word(), prop::bool::weighted(0.2)).prop_map(|(word, probe)| Turn::Answer { word, probe }),
+        8 => (word(), prop::bool::weighted(0.2), stand_in())
+            .prop_map(|(word, probe, stands_in)| Turn::Answer { word, probe, stands_in }),
         1 => Just(Turn::DieBefore),
-        3 => (0..3u8).prop_map(|heirs| Turn::DieInFlight { heirs }),
+        3 => (0..3u8, stand_in()).prop_map(|(heirs, stands_in)| Turn::DieInFlight { heirs, stands_in }),
         1 => word().prop_map(|word| Turn::Late { word }),
     ]
 }
@@ -274,26 +280,36 @@ impl Model {
         if matches!(turn, Turn::DieBefore) {
             return self.inherit(0);
         }
-        prop_assert!(self.row.begin(owner, claimed.lane));
+        let asked = self.asked(&claimed, turn);
+        prop_assert!(self.row.begin(owner, asked));
         match turn {
             Turn::DieBefore => Ok(()),
-            Turn::Answer { word, probe } => {
+            Turn::Answer { word, probe, .. } => {
                 self.now += Duration::from_millis(40);
-                let settlement = self.conclude(&claimed, word, probe);
-                self.check(&claimed, word, probe, &settlement)?;
+                let settlement = self.conclude(&claimed, asked, word, probe);
+                self.check(&claimed, asked, word, probe, &settlement)?;
                 self.take(owner, &settlement)
             }
-            Turn::DieInFlight { heirs } => self.inherit(heirs),
+            Turn::DieInFlight { heirs, .. } => self.inherit(heirs),
             Turn::Late { word } => {
                 self.inherit(0)?;
-                let settlement = self.conclude(&claimed, word, false);
+                let settlement = self.conclude(&claimed, asked, word, false);
                 prop_assert!(!self.row.settle(owner, &settlement), "it is somebody else's now");
                 Ok(())
             }
         }
     }
 
-    fn conclude(&self, claimed: &Claimed, word: Word, probe: bool) -> Settlement {
+    /// The lane of the provider that is asked: nobody stands in where another one may have it.
+    fn asked(&self, claimed: &Claimed, turn: Turn) -> u16 {
+        let further = match turn {
+            Turn::Answer { stands_in, .. } | Turn::DieInFlight { stands_in, .. } if claimed.unknowns == 0 => stands_in,
+            _ => 0,
+        };
+        (claimed.lane + u16::from(further)).min(self.lanes.len() as u16 - 1)
+    }
+
+    fn conclude(&self, claimed: &Claimed, asked: u16, word: Word, probe: bool) -> Settlement {
         let result = said(word);
         let answered = Answered {
             claimed,
@@ -303,7 +319,7 @@ impl Model {
             duration: Duration::from_millis(40),
             result: &result,
         };
-        conclude(&answered, &self.lanes[usize::from(claimed.lane)], &self.schedule(), "o", self.now)
+        conclude(&answered, &self.lanes[usize::from(asked)], &self.schedule(), "o", self.now)
     }
 
     /// The lease expires, and after so many heirs that die as well one settles.
@@ -327,17 +343,19 @@ impl Model {
         };
         prop_assert_eq!((claimed.attempts, claimed.unknowns), (before.attempts + 1, before.unknowns + 1));
         let schedule = self.schedule();
+        // As the lease keeper does: with the provider that may have it.
+        let claimed = Claimed { lane, ..claimed };
         let settlement = conclude_interrupted(&claimed, "provider", self.rules(lane, &schedule), "o", self.now);
         prop_assert_eq!(settlement.unknowns, before.unknowns + 1, "it is counted once");
         prop_assert!(settlement.attempt.is_none(), "the take-over has recorded it");
         // It is what the provider's silence would have been, had somebody been there to hear it.
-        let heard = self.conclude(&before, Word::Unknown, false);
+        let heard = self.conclude(&before, lane, Word::Unknown, false);
         prop_assert_eq!(
             (heard.state, heard.round, heard.lane, heard.next_attempt_at, heard.unknowns),
             (settlement.state, settlement.round, settlement.lane, settlement.next_attempt_at, settlement.unknowns)
         );
         self.outcomes.push(Outcome::Unknown);
-        self.check(&before, Word::Unknown, false, &settlement)?;
+        self.check(&before, lane, Word::Unknown, false, &settlement)?;
         self.take(heir, &settlement)
     }
 
@@ -355,10 +373,10 @@ impl Model {
     }
 
     /// What an answer may lead to.
-    fn check(&mut self, before: &Claimed, word: Word, probe: bool, after: &Settlement) -> TestCaseResult {
+    fn check(&mut self, before: &Claimed, asked: u16, word: Word, probe: bool, after: &Settlement) -> TestCaseResult {
         let left = before.round < self.steps.len() as u16;
-        let on_unknown = self.lanes[usize::from(before.lane)].on_unknown;
-        let last_lane = usize::from(before.lane) + 1 == self.lanes.len();
+        let on_unknown = self.lanes[usize::from(asked)].on_unknown;
+        let last_lane = usize::from(asked) + 1 == self.lanes.len();
         let expected = match word {
             Word::Accepted => State::Sent,
             Word::Permanent | Word::Gone => State::Failed,
@@ -386,20 +404,22 @@ impl Model {
             let step = SignedDuration::try_from(self.steps[usize::from(before.round)]).expect("short");
             let most = step + step / 10 + SignedDuration::from_millis(1);
             prop_assert!(step <= wait && wait <= most, "{wait} instead of {step}");
-            prop_assert_eq!(after.lane, if word == Word::Unknown { before.lane } else { 0 });
+            prop_assert_eq!(after.lane, if word == Word::Unknown { asked } else { 0 });
             return Ok(());
         }
         match word {
             Word::RateLimited { seconds } => {
-                prop_assert_eq!(wait, SignedDuration::from_secs(seconds.max(1) as i64));
-                prop_assert_eq!(after.lane, before.lane);
+                let seconds = if asked == before.lane { seconds.max(1) } else { 1 };
+                prop_assert_eq!(wait, SignedDuration::from_secs(seconds as i64));
+                prop_assert_eq!(after.lane, before.lane, "it goes back");
                 self.extra += 1;
             }
             Word::Transient if !probe => {
-                prop_assert_eq!((wait, after.lane), (SignedDuration::ZERO, before.lane + 1), "failover is at once");
+                prop_assert_eq!((wait, after.lane), (SignedDuration::ZERO, asked + 1), "failover is at once");
             }
             _ => {
-                prop_assert!(probe && after.lane == before.lane);
+                let lane = if word == Word::Unknown { asked } else { before.lane };
+                prop_assert!(probe && after.lane == lane);
                 self.extra += 1;
             }
         }
@@ -460,7 +480,7 @@ proptest! {
             if model.row.state.is_settled() {
                 break;
             }
-            model.turn(Turn::Answer { word: Word::Transient, probe: false })?;
+            model.turn(Turn::Answer { word: Word::Transient, probe: false, stands_in: 0 })?;
         }
         prop_assert!(model.row.state.is_settled(), "it ends: {:?}", model.row.state);
         model.end()?;

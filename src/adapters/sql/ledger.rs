@@ -168,10 +168,24 @@ impl NotificationLedger for Database {
                                         AND (a.outcome IS NULL OR a.outcome IN ('accepted', 'unknown')))",
             self.dialect.rows(&[("id", "text"), ("report", "text")])
         );
+        // The notifications before their attempts, as everybody locks them.
+        let lock = format!(
+            "SELECT n.seq FROM {} JOIN requests q ON q.id = r.id JOIN notifications n ON n.seq = q.seq ORDER BY n.seq {}",
+            self.dialect.rows(&[("id", "text")]),
+            self.dialect.for_update_of("n")
+        );
+        if reports.is_empty() {
+            return Ok(0);
+        }
         let rows: Vec<ReportRow<'_>> = reports.iter().map(|(id, report)| ReportRow { id, report }).collect();
+        let rows = text(to_json(&rows));
         bounded(async {
-            let update = query(sql(statement)).bind(text(to_json(&rows))).bind(provider.to_owned());
-            Ok(update.execute(&self.write).await?.rows_affected())
+            let mut tx = self.begin().await?;
+            query(sql(lock)).bind(rows.clone()).fetch_all(&mut *tx).await?;
+            let update = query(sql(statement)).bind(rows).bind(provider.to_owned());
+            let noted = update.execute(&mut *tx).await?.rows_affected();
+            tx.commit().await?;
+            Ok(noted)
         })
         .await
     }

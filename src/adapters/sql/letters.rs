@@ -139,9 +139,10 @@ impl PayloadStore for Database {
         let statement = "UPDATE dead_letters SET payload = $2, letter = $3
              WHERE id = $1 AND payload IS NULL AND letter <> '{}'";
         bounded(async {
-            let mut transaction = self.begin().await?;
             let people = || Named::in_letters(std::iter::once((&letter, Some(payload.as_slice()))));
-            let erased = self.erased_among(&mut transaction, std::slice::from_ref(&letter), None, people).await?;
+            let named = erasure::was_anybody_erased(&self.read).await?.then(people);
+            let mut transaction = self.begin().await?;
+            let erased = self.erased_among(&mut transaction, std::slice::from_ref(&letter), named, people).await?;
             if !erased.is_empty() {
                 insert(&mut *transaction, self.dialect, std::iter::once(&erasure::emptied(&letter))).await?;
                 erasure::archive(&mut transaction, &letter.id).await?;
