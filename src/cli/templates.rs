@@ -32,7 +32,7 @@ enum Action {
 struct Preview {
     /// The template
     name: String,
-    /// The template's variables, a JSON object; `-` reads standard input
+    /// The template's variables, a JSON object, of a digest also a list of them; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// email, sms, push, webhook, in_app or admin_alert
@@ -85,13 +85,21 @@ impl Preview {
         }
         self.check_reader()?;
         let data = self.read()?;
-        let rendered = templates.render(&RenderRequest {
+        let asked = |data| RenderRequest {
             template: &self.name,
             channel: self.channel,
             locale: self.locale.as_deref(),
             time_zone: self.time_zone.as_deref(),
-            data: &data,
-        });
+            data,
+        };
+        let rendered = match (&data[..], templates.collects(&self.name)) {
+            ([data], false) => templates.render(&asked(data)),
+            ([.., newest], true) => templates.render_digest(&asked(newest), &data),
+            _ => {
+                let problem = format!("--data {}: `{}` collects no digest: one object", self.data.display(), self.name);
+                return Err(CliError::Usage(problem));
+            }
+        };
         self.print(&rendered.map_err(|e| CliError::Failed(e.to_string()))?)
     }
 
@@ -107,7 +115,8 @@ impl Preview {
         Ok(())
     }
 
-    fn read(&self) -> Result<Box<RawValue>, CliError> {
+    /// One notification's variables, or those of each that a digest carries.
+    fn read(&self) -> Result<Vec<Box<RawValue>>, CliError> {
         let shown = self.data.display();
         let text = if self.data == Path::new("-") {
             let mut text = String::new();
@@ -118,10 +127,15 @@ impl Preview {
         let text = text.map_err(|e| CliError::Usage(format!("--data {shown}: {e}")))?;
         let data: Box<RawValue> =
             serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("--data {shown}: {e}")))?;
-        if !data.get().starts_with('{') {
-            return Err(CliError::Usage(format!("--data {shown}: expected a JSON object")));
+        let items: Vec<Box<RawValue>> = match data.get().starts_with('[') {
+            true => serde_json::from_str(data.get()).map_err(|e| CliError::Usage(format!("--data {shown}: {e}")))?,
+            false => vec![data],
+        };
+        if items.is_empty() || !items.iter().all(|item| item.get().starts_with('{')) {
+            let problem = "expected a JSON object, or of a digest a list of them";
+            return Err(CliError::Usage(format!("--data {shown}: {problem}")));
         }
-        Ok(data)
+        Ok(items)
     }
 
     fn print(&self, rendered: &Rendered) -> Result<(), CliError> {

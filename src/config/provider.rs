@@ -133,17 +133,16 @@ impl ProviderConfig {
     }
 
     /// What to do when the outcome of a send is not known. Unless it is configured, a repetition is risked where it
-    /// is recognised (`http`, `fcm`, `inbox`, by Message-ID `smtp`) or harms nobody (`slack`, `file`); a second SMS
-    /// costs money and trust, and Twilio has no idempotency key.
+    /// is recognised (`http`, `fcm`, `inbox`, by Message-ID `smtp`) or harms nobody (`file`), and once where an alert
+    /// that comes twice is better than none (`slack`); a second SMS costs money and trust, and Twilio has no idempotency
+    /// key.
     pub fn on_unknown(&self) -> OnUnknown {
         self.on_unknown.unwrap_or(match self.kind {
             ProviderKind::Twilio => OnUnknown::Hold,
-            ProviderKind::Smtp
-            | ProviderKind::Http
-            | ProviderKind::Fcm
-            | ProviderKind::Slack
-            | ProviderKind::Inbox
-            | ProviderKind::File => OnUnknown::Retry,
+            ProviderKind::Slack => OnUnknown::RetryOnce,
+            ProviderKind::Smtp | ProviderKind::Http | ProviderKind::Fcm | ProviderKind::Inbox | ProviderKind::File => {
+                OnUnknown::Retry
+            }
         })
     }
 

@@ -63,10 +63,11 @@ fn an_unknown_outcome_is_held_only_where_a_repetition_harms() {
     let twilio = "kind = \"twilio\"\nchannel = \"sms\"\nurl = \"https://S:T@api.example\"\nfrom = \"+15550100123\"";
     assert_eq!(of(twilio), OnUnknown::Hold);
     assert_eq!(of(&format!("{twilio}\non_unknown = \"retry_once\"")), OnUnknown::RetryOnce);
+    let slack = "kind = \"slack\"\nchannel = \"webhook\"\nurl = \"http://h\"";
+    assert_eq!(of(slack), OnUnknown::RetryOnce);
     for other in [
         "kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"",
         "kind = \"http\"\nchannel = \"sms\"\nurl = \"http://h\"",
-        "kind = \"slack\"\nchannel = \"webhook\"\nurl = \"http://h\"",
         "kind = \"inbox\"\nchannel = \"in_app\"",
         "kind = \"file\"\nchannel = \"sms\"\nurl = \"file:x\"",
     ] {

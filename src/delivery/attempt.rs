@@ -292,7 +292,7 @@ pub fn outcome(result: &Result<Accepted, SendError>) -> Outcome {
     match result {
         Ok(_) => Outcome::Accepted,
         Err(SendError::RateLimited { .. }) => Outcome::RateLimited,
-        Err(SendError::Transient(_)) => Outcome::Transient,
+        Err(SendError::Transient(_) | SendError::Deferred(_)) => Outcome::Transient,
         Err(SendError::Permanent(_) | SendError::Gone { .. } | SendError::Suppressed(_)) => Outcome::Permanent,
         Err(SendError::Unknown(_)) => Outcome::Unknown,
     }

@@ -9,7 +9,7 @@ use crate::domain::error::ErrorClass;
 use crate::ports::provider::SendError;
 
 /// A provider that says "again at once" is not asked more often than this.
-const MIN_RATE_LIMIT_WAIT: Duration = Duration::from_secs(1);
+pub const MIN_RATE_LIMIT_WAIT: Duration = Duration::from_secs(1);
 
 /// What to do when nobody knows whether the provider took it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +85,16 @@ pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rul
         SendError::RateLimited { .. } if home != lane => back(later(now, MIN_RATE_LIMIT_WAIT)),
         SendError::RateLimited { retry_after, .. } => back(later(now, (*retry_after).max(MIN_RATE_LIMIT_WAIT))),
         SendError::Transient(_) if probe => back(now),
-        SendError::Transient(_) if lane + 1 < rules.lanes => Next::Again { at: now, round, lane: lane + 1 },
-        SendError::Transient(_) => match rules.schedule.wait_after(round, id) {
+        SendError::Transient(_) | SendError::Deferred(_) if lane + 1 < rules.lanes => {
+            Next::Again { at: now, round, lane: lane + 1 }
+        }
+        // Its own provider was not asked: that one's outage uses up nobody's rounds.
+        SendError::Transient(_) | SendError::Deferred(_) if home != lane => {
+            let wait =
+                rules.schedule.wait_after(round, id).or_else(|| rules.schedule.wait_after(round.checked_sub(1)?, id));
+            back(later(now, wait.unwrap_or(MIN_RATE_LIMIT_WAIT)))
+        }
+        SendError::Transient(_) | SendError::Deferred(_) => match rules.schedule.wait_after(round, id) {
             Some(wait) => Next::Again { at: later(now, wait), round: round + 1, lane: 0 },
             None => Next::Failed { class: ErrorClass::Transient, code: "retries_exhausted" },
         },
@@ -168,6 +176,14 @@ mod tests {
         assert_eq!(at_home, Next::Again { at: NOW + MIN_RATE_LIMIT_WAIT, round: 0, lane: 0 }, "it was another's pause");
         assert_eq!((lane_after(&unknown, false), lane_after(&unknown, true)), (1, 1));
         assert_eq!(lane_after(&transient(), false), 2);
+        for round in [0, 1] {
+            let progress = Progress { home: 0, ..at(round, 2, 0) };
+            let Next::Again { at, round: same, lane: 0 } = after_failure(&transient(), false, progress, rules, NOW)
+            else {
+                panic!("the last one cannot end what its own provider was not asked for");
+            };
+            assert!(same == round && at >= NOW + Duration::from_secs(5));
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::attempt::{Answered, conclude, conclude_follower, count_settled, outco
 use super::claiming::{Claiming, Taken};
 use super::context::{DispatchContext, LaneSettings};
 use super::corrections::{Lesson, learn};
+use super::decide::MIN_RATE_LIMIT_WAIT;
 use super::held::Held;
 use super::pacing::{Pacing, Together};
 use super::sending::{Answer, send};
@@ -306,7 +307,7 @@ impl Lane {
         }
         let now = context.clock.now();
         if let Err(SendError::RateLimited { retry_after, .. }) = &answer.result {
-            pacing.pause(*retry_after);
+            pacing.pause((*retry_after).max(MIN_RATE_LIMIT_WAIT));
         }
         if answer.result.is_ok() {
             let seconds = now.duration_since(answer.claimed.caused_at).as_secs_f64().max(0.0);

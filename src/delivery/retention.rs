@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Removed in one transaction: few enough to hold up nobody.
 const STEP: usize = 500;
 /// Between two steps, for whoever waits for the database.
-const BREATH: Duration = Duration::from_millis(50);
+const BREATH: Duration = Duration::from_millis(10);
 
 /// See the module.
 pub struct Retention {

@@ -41,6 +41,7 @@ impl TemplateRules {
         let lapse = settings.expires_after().and_then(|after| later(from, after + collected));
         let replaces = self.replacing.contains(&request.template);
         Handling {
+            category: settings.category.clone(),
             critical: request.critical || settings.critical,
             expires_at: request.expires_at.or(lapse),
             about: request.data.as_deref().filter(|_| replaces).and_then(about),

@@ -11,6 +11,7 @@ use super::rules::{Gate, HouseRules, NamedZone};
 use super::schedule::Schedule;
 use super::state_tests::claimed;
 use crate::domain::preferences::{Preferences, QuietHours};
+use crate::domain::recipient::Recipient;
 use crate::ports::ledger::Claimed;
 use crate::ports::provider::SendError;
 
@@ -104,10 +105,16 @@ proptest! {
 
     #[test]
     fn a_gate_that_was_shut_opens_when_it_said_and_not_before(
-        (zone, now) in moment(), from in minute(), to in minute(), back in 0i64..2 * DAY,
+        (zone, now) in moment(), from in minute(), to in minute(), back in 0i64..2 * DAY, of_recipient in any::<bool>(),
     ) {
         prop_assume!(from != to);
-        let (house, claimed) = (house(&zone), waiting(quiet(from, to)));
+        // The recipient's zone comes before that of the house.
+        let elsewhere = TimeZone::get("Pacific/Kiritimati").expect("a zone");
+        let house = house(if of_recipient { &elsewhere } else { &zone });
+        let time_zone = zone.iana_name().map(str::to_owned).filter(|_| of_recipient);
+        prop_assume!(!of_recipient || time_zone.is_some());
+        let contact = of_recipient.then(|| Recipient { time_zone, ..Recipient::default() });
+        let claimed = Claimed { contact, ..waiting(quiet(from, to)) };
         // A clock that goes backwards asks again, and gets an answer for the time that it shows.
         for mut now in [now, now - SignedDuration::from_secs(back)] {
             let critical = Claimed { critical: true, ..claimed.clone() };

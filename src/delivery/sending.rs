@@ -62,7 +62,11 @@ pub async fn send(settings: Arc<LaneSettings>, context: Arc<DispatchContext>, re
         // A refusal or a rate limit shows that the provider is there.
         Ok(_)
         | Err(
-            SendError::Permanent(_) | SendError::Gone { .. } | SendError::Suppressed(_) | SendError::RateLimited { .. },
+            SendError::Deferred(_)
+            | SendError::Permanent(_)
+            | SendError::Gone { .. }
+            | SendError::Suppressed(_)
+            | SendError::RateLimited { .. },
         ) => CallOutcome::Success,
     });
     let lesson = lesson(&claimed, to.as_deref(), &result);

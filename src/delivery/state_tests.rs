@@ -382,7 +382,7 @@ impl Model {
             Word::Permanent | Word::Gone => State::Failed,
             Word::Suppressed => State::Suppressed,
             Word::RateLimited { .. } => State::Retrying,
-            Word::Transient if probe || !last_lane || left => State::Retrying,
+            Word::Transient if probe || !last_lane || left || asked != before.lane => State::Retrying,
             Word::Unknown => match on_unknown {
                 OnUnknown::Retry if probe || left => State::Retrying,
                 OnUnknown::RetryOnce if before.unknowns == 0 && left => State::Retrying,
@@ -412,6 +412,12 @@ impl Model {
                 let seconds = if asked == before.lane { seconds.max(1) } else { 1 };
                 prop_assert_eq!(wait, SignedDuration::from_secs(seconds as i64));
                 prop_assert_eq!(after.lane, before.lane, "it goes back");
+                self.extra += 1;
+            }
+            Word::Transient if !probe && last_lane => {
+                prop_assert!(asked != before.lane && after.lane == before.lane, "its own provider was not asked");
+                let step = self.steps.get(usize::from(before.round)).or(self.steps.last()).copied().unwrap_or_default();
+                prop_assert!(wait >= SignedDuration::try_from(step).expect("short"), "{wait} instead of {step:?}");
                 self.extra += 1;
             }
             Word::Transient if !probe => {

@@ -8,6 +8,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TemplateSettings {
+    /// What recipients may refuse its notifications by, unless their request names another one.
+    pub category: Option<String>,
     /// Its notifications wait neither for the end of quiet hours nor for the throttle.
     pub critical: bool,
     /// Templates whose waiting notifications about the same thing (order, product, user), to the same recipient, are

@@ -112,7 +112,7 @@ pub struct Request {
     pub channel: Channel,
     pub recipient: Option<String>,
     pub template: String,
-    pub category: String,
+    pub category: Option<String>,
     pub correlation_id: String,
     pub causation_id: Option<String>,
     /// When the event behind the request happened (the request's own time when unknown).
@@ -163,7 +163,7 @@ impl Request {
             channel,
             recipient: wire.recipient.map(Cow::into_owned),
             template: wire.template.into_owned(),
-            category: wire.category.map_or_else(|| DEFAULT_CATEGORY.to_owned(), Cow::into_owned),
+            category: wire.category.map(Cow::into_owned),
             correlation_id: envelope.correlation_id().to_owned(),
             causation_id: envelope.metadata.causation_id.as_deref().map(str::to_owned),
             caused_at: caused_at.unwrap_or(envelope.occurred_at),

@@ -8,6 +8,7 @@ use super::payload::variables;
 use super::registry::{HandlerError, Output};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::{Envelope, non_empty};
+use crate::domain::error::DecodeError;
 use crate::domain::events::{UserRegistered, payload};
 use crate::domain::locale::Locale;
 use crate::domain::notification::Draft;
@@ -35,13 +36,16 @@ struct Welcome<'a> {
 
 /// What `UserRegistered` and `UserUpdated` tell about how to reach a user; `None` when they tell nothing.
 ///
-/// Lenient on purpose: the directory takes what it understands, and never makes a dead letter of an event that is
-/// otherwise fine. `UserUpdated` may carry the fields in `data` or in `data.changes`.
-pub fn directory_entry(envelope: &Envelope<'_>) -> Option<Recipient> {
+/// Lenient on purpose: the directory takes what it understands. `UserUpdated` may carry the fields in `data` or in
+/// `data.changes`.
+///
+/// # Errors
+/// A time zone that does not exist: times would be told wrongly, and quiet hours kept at the wrong hours.
+pub fn directory_entry(envelope: &Envelope<'_>) -> Result<Option<Recipient>, DecodeError> {
     if !matches!(envelope.event_type.as_ref(), "UserRegistered" | "UserUpdated") {
-        return None;
+        return Ok(None);
     }
-    let data: Map<String, Value> = serde_json::from_str(envelope.data.get()).ok()?;
+    let Ok(data) = serde_json::from_str::<Map<String, Value>>(envelope.data.get()) else { return Ok(None) };
     // `changes` may be anything, such as a list of field names.
     let changes = data.get("changes").and_then(Value::as_object);
     let pick_if = |field: &str, exists: fn(&str) -> bool| {
@@ -50,31 +54,48 @@ pub fn directory_entry(envelope: &Envelope<'_>) -> Option<Recipient> {
         texts.find(|text| non_empty("", text).is_ok() && exists(text)).map(str::to_owned)
     };
     let pick = |field: &str| pick_if(field, |_| true);
+    let time_zone = pick("timeZone");
+    if let Some(zone) = time_zone.as_deref().filter(|zone| TimeZone::get(zone).is_err()) {
+        return Err(DecodeError::invalid("data.timeZone", format!("there is no time zone `{zone}`")));
+    }
+    let Some(id) = data.get("userId").and_then(Value::as_str) else { return Ok(None) };
     let recipient = Recipient {
         email: pick("email"),
         phone: pick("phone"),
         // What is none must not take the place of a good one.
         locale: pick_if("locale", |tag| Locale::parse(tag).is_some()),
-        time_zone: pick_if("timeZone", |zone| TimeZone::get(zone).is_ok()),
+        time_zone,
         devices: Vec::new(),
-        id: data.get("userId")?.as_str()?.to_owned(),
+        id: id.to_owned(),
     };
     let tells = recipient.email.is_some()
         || recipient.phone.is_some()
         || recipient.locale.is_some()
         || recipient.time_zone.is_some();
-    (tells && non_empty("", &recipient.id).is_ok()).then_some(recipient)
+    Ok((tells && non_empty("", &recipient.id).is_ok()).then_some(recipient))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(event_type: &str, data: &str) -> Option<Recipient> {
+    fn told(event_type: &str, data: &str) -> Result<Option<Recipient>, DecodeError> {
         let json = format!(
             r#"{{"eventId":"e","eventType":"{event_type}","aggregateId":"u","version":1,"timestamp":"2026-01-15T10:30:00Z","data":{data}}}"#
         );
         directory_entry(&Envelope::decode(Some(json.as_bytes())).expect("envelope"))
+    }
+
+    fn entry(event_type: &str, data: &str) -> Option<Recipient> {
+        told(event_type, data).expect("nothing is wrong")
+    }
+
+    #[test]
+    fn a_time_zone_that_does_not_exist_is_told() {
+        for data in [r#"{"userId":"u","timeZone":"Mars/Base"}"#, r#"{"userId":"u","changes":{"timeZone":"CEST+1"}}"#] {
+            let error = told("UserUpdated", data).expect_err("there is none");
+            assert!(error.to_string().contains("`data.timeZone`"), "{error}");
+        }
     }
 
     #[test]
@@ -84,7 +105,7 @@ mod tests {
         let places = r#"{"userId":"u","locale":"de-AT","timeZone":"Europe/Vienna"}"#;
         let told = entry("UserUpdated", places).expect("an entry");
         assert_eq!((told.locale.as_deref(), told.time_zone.as_deref()), (Some("de-AT"), Some("Europe/Vienna")));
-        let nowhere = r#"{"userId":"u","email":"a@b.c","locale":"german!","timeZone":"Mars/Base"}"#;
+        let nowhere = r#"{"userId":"u","email":"a@b.c","locale":"german!","timeZone":7}"#;
         let told = entry("UserUpdated", nowhere).expect("an entry");
         assert_eq!((told.locale, told.time_zone), (None, None), "it keeps what it knew");
         let told = entry("UserUpdated", r#"{"userId":"u","email":"old@b.c","changes":{"email":"new@b.c"}}"#);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Origin;
-use crate::domain::notification::Request;
+use crate::domain::notification::{DEFAULT_CATEGORY, Request};
 use crate::domain::preferences::Preferences;
 use crate::domain::recipient::Recipient;
 use crate::domain::record::Headers;
@@ -98,9 +98,19 @@ pub struct NewNotification {
     pub handling: Handling,
 }
 
+impl NewNotification {
+    /// What its recipient may refuse it by.
+    pub fn category(&self) -> &str {
+        let named = self.request.category.as_deref().or(self.handling.category.as_deref());
+        named.unwrap_or(DEFAULT_CATEGORY)
+    }
+}
+
 /// How a notification is handled beside being sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Handling {
+    /// What its recipient may refuse it by, unless the request says so itself.
+    pub category: Option<String>,
     /// It waits neither for the end of quiet hours nor for the throttle.
     pub critical: bool,
     /// Not to be sent from then on.

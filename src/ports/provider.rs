@@ -63,6 +63,9 @@ pub enum SendError {
     /// Not taken, and may be taken later.
     #[error("{0}")]
     Transient(String),
+    /// Not taken for this recipient at the moment; the provider is well.
+    #[error("{0}")]
+    Deferred(String),
     /// Not taken, and never will be.
     #[error("{0}")]
     Permanent(String),

@@ -100,7 +100,10 @@ impl RoutingStage {
             Ok(envelope) => envelope,
             Err(error) => return Decision::Fail(failure(&HandlerError::Invalid(error), now)),
         };
-        let contact = self.directory.as_ref().and_then(|_| directory_entry(&envelope));
+        let contact = match self.directory.as_ref().map(|_| directory_entry(&envelope)).transpose() {
+            Ok(contact) => contact.flatten(),
+            Err(error) => return Decision::Fail(failure(&HandlerError::Invalid(error), now)),
+        };
         let handlers = self.registry.handlers_of(&envelope.event_type);
         if handlers.is_empty() && contact.is_none() {
             return Decision::Skip;

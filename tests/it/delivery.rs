@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::events::{email_of, order_created, request, user_registered};
 use crate::support::producer::Sent;
@@ -59,6 +59,16 @@ fn a_refusal_is_final() {
     assert_eq!(attempts(&notification, "provider"), ["first"]);
     test.is_dead(&sent, "permanent");
     test.is_told("n-1", "NotificationFailed");
+    // One that no record asked for.
+    let data = json!({"orderId": "4711"});
+    let direct = json!({"channel": "email", "recipient": SOMEONE, "template": "order_shipped", "data": data});
+    let id = test.service.submit(&direct);
+    test.service.wait_for_state(&id, "failed", secs(20));
+    let letter = wait::until("its dead letter", secs(20), || {
+        Story::of(&test.setup.kafka).letters.into_iter().find(|letter| letter.original_topic == "api")
+    });
+    assert_eq!((letter.original_partition, letter.original_offset), (None, None));
+    assert_eq!(letter.error_class, "permanent");
 }
 
 #[test]

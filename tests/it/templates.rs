@@ -117,15 +117,31 @@ fn a_preview_shows_the_words_of_a_reader() {
 }
 
 #[test]
+fn a_digest_is_previewed_with_one_notification_or_several() {
+    let shop = Shop::new(&[
+        ("prices/template.toml", "digest_window_ms = 60000\n"),
+        ("prices/subject.txt", "{{ count }} prices"),
+        ("prices/body.txt", "{% for item in items %}{{ item.name }};{% endfor %} newest {{ name }}"),
+    ]);
+    shop.write("one.json", r#"{"name": "tea"}"#);
+    shop.write("two.json", r#"[{"name": "tea"}, {"name": "jam"}]"#);
+    let preview = |data| shop.run(&["preview", "prices", "--data", data]);
+    preview("one.json").expect_code(FINE).expect_words(&["1 prices", "tea; newest tea"]);
+    preview("two.json").expect_code(FINE).expect_words(&["2 prices", "tea;jam; newest jam"]);
+}
+
+#[test]
 fn a_preview_says_what_is_wrong() {
     let shop = Shop::new(&[]);
     shop.write("empty.json", "{}");
     shop.write("list.json", "[1]");
     shop.write("broken.json", "{");
-    let cases: [(&[&str], i32, &[&str]); 9] = [
+    shop.write("two.json", "[{}, {}]");
+    let cases: [(&[&str], i32, &[&str]); 10] = [
         (&["welcom", "--data", "order.json"], MISTAKE, &["welcom", "order_confirmation", "welcome"]),
         (&["welcome", "--data", "none.json"], MISTAKE, &["none.json"]),
         (&["welcome", "--data", "list.json"], MISTAKE, &["list.json", "object"]),
+        (&["welcome", "--data", "two.json"], MISTAKE, &["two.json", "no digest"]),
         (&["welcome", "--data", "broken.json"], MISTAKE, &["broken.json", "line 1"]),
         (&["welcome"], MISTAKE, &["--data"]),
         (&["welcome", "--data", "empty.json", "--locale", "germanish!"], MISTAKE, &["germanish!", "BCP 47"]),

@@ -160,7 +160,7 @@ fn graver(known: Option<SendError>, new: SendError) -> SendError {
     let rank = |error: &SendError| match error {
         SendError::Unknown(_) => 4,
         SendError::RateLimited { .. } => 3,
-        SendError::Transient(_) => 2,
+        SendError::Transient(_) | SendError::Deferred(_) => 2,
         SendError::Permanent(_) | SendError::Gone { .. } | SendError::Suppressed(_) => 1,
     };
     match known {

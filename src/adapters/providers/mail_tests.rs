@@ -16,7 +16,7 @@ use super::smtp_tests::Sink;
 use super::test_support::{self, rsa_key, settings};
 use super::{DkimSettings, ProviderKind, ProviderSettings, SmtpProvider};
 use crate::domain::channel::Channel;
-use crate::ports::provider::{Message, Provider, SendError};
+use crate::ports::provider::{Message, Provider};
 
 const UNSUBSCRIBE: &str = "https://n.example/unsubscribe?token=eyJhbGciOiJIUzI1NiJ9.eyJyIjoiY3VzdG9tZXItNzg5IiwiYyI6Im\
     1hcmtldGluZyJ9.c2lnbmF0dXJl0123456789&x=%C3%BC";
@@ -137,7 +137,7 @@ async fn one_click_unsubscription_is_offered_when_there_is_a_url() {
     let without = String::from_utf8(received(&email(), None).await).expect("ASCII");
     assert!(!without.contains("List-Unsubscribe"));
 
-    let provider = SmtpProvider::new(&settings(ProviderKind::Smtp, "smtp://127.0.0.1:1")).expect("a provider");
+    // Without one that fits into a header the mail goes all the same.
     let long = format!("https://n.example/{}", "x".repeat(1000));
     for bad in [
         "",
@@ -147,8 +147,9 @@ async fn one_click_unsubscription_is_offered_when_there_is_a_url() {
         "https://a,b",
         &long,
     ] {
-        let refused = provider.send(&Message { unsubscribe_url: Some(bad.into()), ..email() }).await;
-        assert!(matches!(refused, Err(SendError::Permanent(_))), "{bad}: {refused:?}");
+        let mail = received(&Message { unsubscribe_url: Some(bad.into()), ..email() }, None).await;
+        let text = String::from_utf8(mail).expect("ASCII");
+        assert!(!text.contains("List-Unsubscribe") && !text.contains("Bcc"), "{bad}: {text}");
     }
 }
 

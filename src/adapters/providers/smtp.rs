@@ -21,6 +21,8 @@ use crate::ports::provider::{Accepted, Message, Provider, SendError};
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3600);
 /// The server is about to close the connection.
 const CLOSING: u16 = 421;
+/// The mailbox is busy, or blocked for now.
+const MAILBOX_UNAVAILABLE: u16 = 450;
 /// The server wants a login, another login or encryption: the mail itself is not to blame.
 const ABOUT_THE_SESSION: [u16; 4] = [530, 534, 535, 538];
 
@@ -87,7 +89,9 @@ impl SmtpProvider {
             self.server.keep(connection);
         }
         let reason = explain(error);
-        Some(if !error.is_permanent() || ABOUT_THE_SESSION.contains(&code) {
+        Some(if !error.is_permanent() && code != CLOSING && is_about_the_mailbox(code, error) {
+            SendError::Deferred(reason)
+        } else if !error.is_permanent() || ABOUT_THE_SESSION.contains(&code) {
             SendError::Transient(reason)
         } else if names_no_mailbox(error) {
             SendError::Gone { addresses: vec![mail.to.to_string()], reason }
@@ -131,8 +135,23 @@ impl Provider for SmtpProvider {
 /// True when the answer's enhanced code says that the mailbox does not exist. A bare 550 does not say so: it stands for
 /// policies as well.
 fn names_no_mailbox(error: &Error) -> bool {
+    NO_MAILBOX.contains(&first_word(error).as_str())
+}
+
+/// True when a temporary refusal is about the recipient: an address or a mailbox (RFC 3463, 4.1 and 4.2), or greylisting,
+/// which is told as 4.7.1. Without an enhanced code 450 is about a mailbox (RFC 5321, 4.2.3).
+fn is_about_the_mailbox(code: u16, error: &Error) -> bool {
+    let word = first_word(error);
+    match word.strip_prefix("4.") {
+        Some(rest) => rest.starts_with("1.") || rest.starts_with("2.") || rest == "7.1",
+        None => code == MAILBOX_UNAVAILABLE,
+    }
+}
+
+/// Where an enhanced code stands.
+fn first_word(error: &Error) -> String {
     let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    said.split_ascii_whitespace().next().is_some_and(|code| NO_MAILBOX.contains(&code))
+    said.split_ascii_whitespace().next().unwrap_or_default().to_owned()
 }
 
 /// Sender, recipient and the wish to send the content.

@@ -45,8 +45,11 @@ impl Mail {
             builder = builder.subject(one_line(subject));
         }
         if let Some(url) = &message.unsubscribe_url {
-            let [target, post] = unsubscribe(url)?;
-            builder = builder.raw_header(target).raw_header(post);
+            // The mail is worth more than the offer; its words may have the link all the same.
+            match unsubscribe(url) {
+                Some([target, post]) => builder = builder.raw_header(target).raw_header(post),
+                None => tracing::warn!(notification = message.id, "the URL for unsubscribing fits into no header"),
+            }
         }
         let text = line_feeds(&message.body);
         let mail = match &message.html {
@@ -64,14 +67,17 @@ impl Mail {
 }
 
 /// The headers by which mail programs offer to unsubscribe with one click (RFC 8058). Both or none.
-fn unsubscribe(url: &str) -> Result<[HeaderValue; 2], String> {
+fn unsubscribe(url: &str) -> Option<[HeaderValue; 2]> {
     let plain = url.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b','));
     if !plain || !is_web_url(url) || url.len() > LONGEST_UNSUBSCRIBE_URL {
-        return Err("the URL for unsubscribing cannot be written into a header".to_owned());
+        return None;
     }
     // As it is: an encoded or folded URL is none for many mail programs.
     let raw = |name, value: String| HeaderValue::dangerous_new_pre_encoded(name, value.clone(), value);
-    Ok([raw(LIST_UNSUBSCRIBE, format!("<{url}>")), raw(LIST_UNSUBSCRIBE_POST, "List-Unsubscribe=One-Click".to_owned())])
+    Some([
+        raw(LIST_UNSUBSCRIBE, format!("<{url}>")),
+        raw(LIST_UNSUBSCRIBE_POST, "List-Unsubscribe=One-Click".to_owned()),
+    ])
 }
 
 fn recipient(to: Option<&str>) -> Result<Mailbox, String> {

@@ -231,8 +231,8 @@ async fn refusals_of_the_mail_keep_their_severity() {
     for (step, answer) in [
         ("MAIL", "451 4.3.0 later"),
         ("MAIL", "530 5.7.0 log in first"),
-        ("RCPT", "451 4.7.1 greylisted"),
-        ("RCPT", "421 shutting down"),
+        ("RCPT", "451 4.3.2 overloaded"),
+        ("RCPT", "421 4.2.1 shutting down"),
         (CONTENT, "452 4.3.1 disk full"),
     ] {
         let outcome = outcome(step, answer).await;
@@ -255,7 +255,15 @@ async fn mailboxes_that_do_not_exist_are_gone() {
         }
     }
     let soft = outcome("RCPT", "450 5.1.1 perhaps").await;
-    assert!(matches!(soft, Err(SendError::Transient(_))), "{soft:?}");
+    assert!(matches!(soft, Err(SendError::Deferred(_))), "{soft:?}");
+}
+
+#[tokio::test]
+async fn mailboxes_that_take_nothing_now_are_not_the_server_s_trouble() {
+    for answer in ["451 4.7.1 greylisted", "452 4.2.2 full", "450 4.1.8 who are you", "450 busy"] {
+        let outcome = outcome("RCPT", answer).await;
+        assert!(matches!(&outcome, Err(SendError::Deferred(reason)) if reason.contains(&answer[..3])), "{outcome:?}");
+    }
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ fn request_row(new: &NewNotification) -> RequestRow<'_> {
         aggregate_id: &request.aggregate_id,
         recipient: request.recipient.as_deref(),
         template: &request.template,
-        category: &request.category,
+        category: new.category(),
         critical: u8::from(new.handling.critical),
         correlation_id: &request.correlation_id,
         causation_id: request.causation_id.as_deref(),

@@ -93,6 +93,7 @@ impl Templates {
     /// What a template says about its notifications; the defaults for one that says nothing or does not exist.
     pub fn settings(&self, template: &str) -> &TemplateSettings {
         static DEFAULTS: TemplateSettings = TemplateSettings {
+            category: None,
             critical: false,
             supersedes: Vec::new(),
             digest_window_ms: None,

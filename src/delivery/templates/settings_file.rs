@@ -4,6 +4,7 @@ use toml::de::Error;
 
 use super::error::TemplateMistake;
 use crate::delivery::template_settings::TemplateSettings;
+use crate::domain::preferences::MAX_CATEGORY_BYTES;
 
 /// The longest time that a key may give: 30 days in milliseconds, as in the configuration.
 const MAX_MS: u64 = 30 * 24 * 60 * 60 * 1000;
@@ -17,6 +18,9 @@ pub fn parse(path: &str, text: &str, mistakes: &mut Vec<TemplateMistake>) -> Tem
             return TemplateSettings::default();
         }
     };
+    if let Some(problem) = settings.category.as_deref().and_then(flaw) {
+        mistakes.push(TemplateMistake::new(path, line_of(text, "category"), format!("category: {problem}")));
+    }
     let times = [("digest_window_ms", settings.digest_window_ms), ("expires_after_ms", settings.expires_after_ms)];
     for (key, value) in times {
         if let Some(value) = value.filter(|value| !(1..=MAX_MS).contains(value)) {
@@ -25,6 +29,11 @@ pub fn parse(path: &str, text: &str, mistakes: &mut Vec<TemplateMistake>) -> Tem
         }
     }
     settings
+}
+
+fn flaw(category: &str) -> Option<String> {
+    let sound = (1..=MAX_CATEGORY_BYTES).contains(&category.len()) && !category.chars().any(char::is_control);
+    (!sound || category == "*").then(|| format!("must be a name of 1 to {MAX_CATEGORY_BYTES} bytes"))
 }
 
 /// The line that sets a key.
@@ -44,8 +53,9 @@ mod tests {
     #[test]
     fn keys_are_read() {
         let mut mistakes = Vec::new();
-        let text = "critical = true\nsupersedes = [\"a\"]\ndigest_window_ms = 60000\n";
+        let text = "category = \"news\"\ncritical = true\nsupersedes = [\"a\"]\ndigest_window_ms = 60000\n";
         let settings = parse("t/template.toml", text, &mut mistakes);
+        assert_eq!(settings.category.as_deref(), Some("news"));
         assert!(settings.critical && settings.supersedes == ["a"] && mistakes.is_empty());
         assert_eq!((settings.digest_window_ms, settings.expires_after_ms), (Some(60_000), None));
         assert_eq!(parse("t/template.toml", "", &mut mistakes), TemplateSettings::default());
@@ -58,6 +68,8 @@ mod tests {
             ("\ncritical = \"yes\"\n", 2, "boolean"),
             ("critical = true\n\n  digest_window_ms = 0\n", 3, "digest_window_ms"),
             ("expires_after_ms = 99999999999\n", 1, "expires_after_ms"),
+            ("critical = true\ncategory = \"\"\n", 2, "category"),
+            ("category = \"*\"\n", 1, "category"),
             ("a\n", 1, ""),
         ] {
             let mut mistakes = Vec::new();

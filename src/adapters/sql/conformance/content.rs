@@ -1,11 +1,14 @@
 //! Text that a database might change, refuse or misunderstand.
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::adapters::sql::dialect::Dialect;
 use crate::ports::contacts::Contacts as _;
 use crate::ports::ledger::LedgerError;
 
 on_both_databases! {
+    a_category_is_the_request_s_or_else_the_template_s,
     a_claim_carries_what_the_request_came_with,
     text_survives_to_the_last_character,
     what_a_request_lacks_stays_absent,
@@ -48,7 +51,7 @@ async fn text_survives_to_the_last_character(db: &Fresh) {
     new.origin.topic = ODD.to_owned();
     new.request.template = ODD.to_owned();
     new.request.recipient = Some(ODD.to_owned());
-    new.request.category = number.clone();
+    new.request.category = Some(number.clone());
     new.request.aggregate_id = "99.10".to_owned();
     new.request.correlation_id = "null".to_owned();
     new.request.causation_id = Some(ODD.to_owned());
@@ -165,4 +168,20 @@ async fn a_refused_settlement_leaves_no_part_behind(db: &Fresh) {
         assert_eq!(shown(db, "n").await, before);
         assert!(settle(db, settlement(&claimed, "o", State::Retrying, 0)).await, "its owner still holds it");
     }
+}
+
+async fn a_category_is_the_request_s_or_else_the_template_s(db: &Fresh) {
+    let of = |id: &str, request: Option<&str>, template: Option<&str>| {
+        let mut new = new(id, 0);
+        new.request.category = request.map(str::to_owned);
+        new.handling.category = template.map(str::to_owned);
+        new
+    };
+    let batch =
+        [of("both", Some("alerts"), Some("news")), of("template", None, Some("news")), of("neither", None, None)];
+    add(db, &batch).await.expect("inserts");
+    let claimed = claim(db, "o", 0, 10).await;
+    let categories: HashMap<&str, &str> = claimed.iter().map(|c| (c.id.as_str(), c.category.as_str())).collect();
+    let expected = [("both", "alerts"), ("template", "news"), ("neither", "transactional")];
+    assert_eq!(categories, HashMap::from(expected));
 }

@@ -138,7 +138,7 @@ fn new(id: &str, received: i64) -> NewNotification {
         channel: Channel::Email,
         recipient: Some("customer-1".to_owned()),
         template: "order_confirmation".to_owned(),
-        category: "transactional".to_owned(),
+        category: Some("transactional".to_owned()),
         correlation_id: "req-1".to_owned(),
         causation_id: Some(format!("cause of {id}")),
         caused_at: at(received - 5),
