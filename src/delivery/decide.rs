@@ -11,6 +11,9 @@ use crate::ports::provider::SendError;
 /// A provider that says "again at once" is not asked more often than this.
 pub const MIN_RATE_LIMIT_WAIT: Duration = Duration::from_secs(1);
 
+/// The wait where the schedule has no step at all.
+const WITHOUT_A_STEP: Duration = Duration::from_secs(60);
+
 /// What to do when nobody knows whether the provider took it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknown {
@@ -88,11 +91,14 @@ pub fn after_failure(error: &SendError, probe: bool, progress: Progress<'_>, rul
         SendError::Transient(_) | SendError::Deferred(_) if lane + 1 < rules.lanes => {
             Next::Again { at: now, round, lane: lane + 1 }
         }
-        // Its own provider was not asked: that one's outage uses up nobody's rounds.
-        SendError::Transient(_) | SendError::Deferred(_) if home != lane => {
-            let wait =
-                rules.schedule.wait_after(round, id).or_else(|| rules.schedule.wait_after(round.checked_sub(1)?, id));
-            back(later(now, wait.unwrap_or(MIN_RATE_LIMIT_WAIT)))
+        // It stood in for one that was not asked: with that one away the waits grow, and nothing ends.
+        SendError::Transient(_) if home != lane => {
+            let last = || rules.schedule.wait_after(round.checked_sub(1)?, id);
+            let (wait, round) = match rules.schedule.wait_after(round, id) {
+                Some(wait) => (wait, round + 1),
+                None => (last().unwrap_or(WITHOUT_A_STEP), round),
+            };
+            Next::Again { at: later(now, wait), round, lane: 0 }
         }
         SendError::Transient(_) | SendError::Deferred(_) => match rules.schedule.wait_after(round, id) {
             Some(wait) => Next::Again { at: later(now, wait), round: round + 1, lane: 0 },
@@ -178,11 +184,12 @@ mod tests {
         assert_eq!(lane_after(&transient(), false), 2);
         for round in [0, 1] {
             let progress = Progress { home: 0, ..at(round, 2, 0) };
-            let Next::Again { at, round: same, lane: 0 } = after_failure(&transient(), false, progress, rules, NOW)
-            else {
+            let Next::Again { at, round: 1, lane: 0 } = after_failure(&transient(), false, progress, rules, NOW) else {
                 panic!("the last one cannot end what its own provider was not asked for");
             };
-            assert!(same == round && at >= NOW + Duration::from_secs(5));
+            assert!(at >= NOW + Duration::from_secs(5));
+            let deferred = after_failure(&SendError::Deferred("full".into()), false, progress, rules, NOW);
+            assert_eq!(matches!(deferred, Next::Failed { .. }), round == 1, "about the mailbox it has the last word");
         }
     }
 

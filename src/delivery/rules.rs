@@ -142,7 +142,8 @@ impl HouseRules {
         }
     }
 
-    /// The recipient's zone. Doors refuse zones that do not exist; one that came by an event counts as unknown.
+    /// The recipient's zone. One that does not exist is taken from nobody; should there be one all the same, it counts as
+    /// unknown.
     fn zone_of(&self, claimed: &Claimed) -> TimeZone {
         let name = claimed.contact.as_ref().and_then(|contact| contact.time_zone.as_deref());
         name.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(|| self.default_time_zone.zone.clone())

@@ -415,8 +415,8 @@ impl Model {
                 self.extra += 1;
             }
             Word::Transient if !probe && last_lane => {
-                prop_assert!(asked != before.lane && after.lane == before.lane, "its own provider was not asked");
-                let step = self.steps.get(usize::from(before.round)).or(self.steps.last()).copied().unwrap_or_default();
+                prop_assert!(asked != before.lane && after.lane == 0 && !left, "its own provider was not asked");
+                let step = self.steps.last().copied().unwrap_or(Duration::from_secs(60));
                 prop_assert!(wait >= SignedDuration::try_from(step).expect("short"), "{wait} instead of {step:?}");
                 self.extra += 1;
             }

@@ -16,7 +16,7 @@ use super::ids::request_id;
 /// The `source` in everything that this service publishes.
 pub const SOURCE: &str = "notification-service";
 
-/// The category of notifications that name none.
+/// The category of notifications that name none, as their templates do not.
 pub const DEFAULT_CATEGORY: &str = "transactional";
 
 /// What a handler wants to be sent, before it gets its id and its envelope.

@@ -76,20 +76,21 @@ impl SmtpProvider {
         }
         match address(&mut connection, mail, parameters).await {
             Ok(()) => Ok(connection),
-            Err(error) => Err(self.refused(connection, &error, mail).unwrap_or_else(|| {
+            Err((step, error)) => Err(self.refused(connection, step, &error, mail).unwrap_or_else(|| {
                 SendError::Transient(format!("the connection to the mail server broke: {}", explain(&error)))
             })),
         }
     }
 
     /// What the server's refusal means; nothing if there was no answer. After an answer the connection is in order.
-    fn refused(&self, connection: AsyncSmtpConnection, error: &Error, mail: &Mail) -> Option<SendError> {
+    fn refused(&self, connection: AsyncSmtpConnection, step: Step, error: &Error, mail: &Mail) -> Option<SendError> {
         let code = u16::from(error.status()?);
         if code != CLOSING {
             self.server.keep(connection);
         }
         let reason = explain(error);
-        Some(if !error.is_permanent() && code != CLOSING && is_about_the_mailbox(code, error) {
+        let deferred = step == Step::Recipient && !error.is_permanent() && code != CLOSING;
+        Some(if deferred && is_about_the_mailbox(code, error) {
             SendError::Deferred(reason)
         } else if !error.is_permanent() || ABOUT_THE_SESSION.contains(&code) {
             SendError::Transient(reason)
@@ -123,7 +124,7 @@ impl Provider for SmtpProvider {
                 let receipt = answer.first_line().map(excerpt).filter(|line| !line.is_empty());
                 Ok(Accepted { receipt, ..Accepted::default() })
             }
-            Ok(Err(error)) => Err(self.refused(connection, &error, &mail).unwrap_or_else(|| {
+            Ok(Err(error)) => Err(self.refused(connection, Step::Other, &error, &mail).unwrap_or_else(|| {
                 SendError::Unknown(format!("the mail was sent and the answer is missing: {}", explain(&error)))
             })),
             // The connection is dropped: its next answer would be the one to this mail.
@@ -135,23 +136,33 @@ impl Provider for SmtpProvider {
 /// True when the answer's enhanced code says that the mailbox does not exist. A bare 550 does not say so: it stands for
 /// policies as well.
 fn names_no_mailbox(error: &Error) -> bool {
-    NO_MAILBOX.contains(&first_word(error).as_str())
+    said(error).split_ascii_whitespace().next().is_some_and(|code| NO_MAILBOX.contains(&code))
 }
 
-/// True when a temporary refusal is about the recipient: an address or a mailbox (RFC 3463, 4.1 and 4.2), or greylisting,
-/// which is told as 4.7.1. Without an enhanced code 450 is about a mailbox (RFC 5321, 4.2.3).
+/// True when a temporary refusal of the recipient is about it: its address or mailbox (RFC 3463, 3.2 and 3.3; 4.1.7 and
+/// 4.1.8 are about the sender), or greylisting, for which there is no code of its own. Without an enhanced code 450 is
+/// about a mailbox (RFC 5321, 4.2.3).
 fn is_about_the_mailbox(code: u16, error: &Error) -> bool {
-    let word = first_word(error);
+    let said = said(error);
+    let word = said.split_ascii_whitespace().next().unwrap_or_default();
     match word.strip_prefix("4.") {
-        Some(rest) => rest.starts_with("1.") || rest.starts_with("2.") || rest == "7.1",
+        Some("1.7" | "1.8") => false,
+        Some(rest) if rest.starts_with("1.") || rest.starts_with("2.") => true,
+        Some(_) => said.to_ascii_lowercase().contains("greylist") || said.to_ascii_lowercase().contains("graylist"),
         None => code == MAILBOX_UNAVAILABLE,
     }
 }
 
-/// Where an enhanced code stands.
-fn first_word(error: &Error) -> String {
-    let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    said.split_ascii_whitespace().next().unwrap_or_default().to_owned()
+/// The words of an answer; an enhanced code stands first.
+fn said(error: &Error) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+}
+
+/// What was refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Recipient,
+    Other,
 }
 
 /// Sender, recipient and the wish to send the content.
@@ -159,9 +170,11 @@ async fn address(
     connection: &mut AsyncSmtpConnection,
     mail: &Mail,
     parameters: Vec<MailParameter>,
-) -> Result<(), Error> {
-    connection.command(MailFrom::new(Some(mail.from.clone()), parameters)).await?;
-    connection.command(Rcpt::new(mail.to.clone(), Vec::new())).await?;
-    connection.command(Data).await?;
+) -> Result<(), (Step, Error)> {
+    let other = |error| (Step::Other, error);
+    connection.command(MailFrom::new(Some(mail.from.clone()), parameters)).await.map_err(other)?;
+    let of_recipient = |error| (Step::Recipient, error);
+    connection.command(Rcpt::new(mail.to.clone(), Vec::new())).await.map_err(of_recipient)?;
+    connection.command(Data).await.map_err(other)?;
     Ok(())
 }

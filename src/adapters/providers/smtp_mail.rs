@@ -45,7 +45,7 @@ impl Mail {
             builder = builder.subject(one_line(subject));
         }
         if let Some(url) = &message.unsubscribe_url {
-            // The mail is worth more than the offer; its words may have the link all the same.
+            // The mail is worth more than the offer.
             match unsubscribe(url) {
                 Some([target, post]) => builder = builder.raw_header(target).raw_header(post),
                 None => tracing::warn!(notification = message.id, "the URL for unsubscribing fits into no header"),

@@ -232,6 +232,10 @@ async fn refusals_of_the_mail_keep_their_severity() {
         ("MAIL", "451 4.3.0 later"),
         ("MAIL", "530 5.7.0 log in first"),
         ("RCPT", "451 4.3.2 overloaded"),
+        ("RCPT", "450 4.1.8 there is no such sender's domain"),
+        ("RCPT", "450 4.7.1 too many recipients"),
+        ("MAIL", "451 4.7.1 greylisted"),
+        (CONTENT, "451 4.7.1 service unavailable, try again later"),
         ("RCPT", "421 4.2.1 shutting down"),
         (CONTENT, "452 4.3.1 disk full"),
     ] {
@@ -260,7 +264,7 @@ async fn mailboxes_that_do_not_exist_are_gone() {
 
 #[tokio::test]
 async fn mailboxes_that_take_nothing_now_are_not_the_server_s_trouble() {
-    for answer in ["451 4.7.1 greylisted", "452 4.2.2 full", "450 4.1.8 who are you", "450 busy"] {
+    for answer in ["451 4.7.1 Greylisted", "452 4.2.2 full", "450 4.1.1 who is that", "450 busy"] {
         let outcome = outcome("RCPT", answer).await;
         assert!(matches!(&outcome, Err(SendError::Deferred(reason)) if reason.contains(&answer[..3])), "{outcome:?}");
     }
