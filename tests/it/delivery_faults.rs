@@ -303,7 +303,7 @@ fn a_digest_goes_to_the_next_provider_as_a_whole() {
 fn digests_that_are_due_together_stay_whole() {
     const RECIPIENTS: usize = 11;
     const EACH: usize = 100;
-    let (_templates, settings) = digests_of(10_000);
+    let (_templates, settings) = digests_of(20_000);
     let provider = FakeProvider::accepting();
     let setup = Setup::new(&settings, &provider.named("email", "email", TIMEOUT));
     let service = setup.start();
