@@ -10,8 +10,9 @@ use crate::domain::channel::Channel;
 use crate::ports::ledger::{LedgerError, NewNotification};
 
 /// Lets new notifications travel with the one of their kind that collects already: the oldest that nobody has touched
-/// yet, that is due no later, and that the same rules hold for. Without one, the first of them begins to collect. One
-/// that has a time of its own travels with nobody.
+/// yet, and that the same rules hold for. It leaves when the first of them would have: batches that are inserted at the
+/// same moment may come in either order. Without one, the first of them begins to collect. One that has a time of its own
+/// travels with nobody.
 ///
 /// Whoever calls this holds the contacts' lock, so that two transactions cannot begin two digests at once. The leader's
 /// row is locked: it cannot be claimed while somebody joins it, and one that was claimed is led no more.
@@ -27,16 +28,16 @@ pub(super) async fn join(
     }
     let untouched = |row: &str| format!("{row}.state = 'pending' AND {row}.attempts = 0 AND {row}.digest_id IS NULL");
     let fresh = format!(
-        "SELECT n.seq AS seq FROM {} JOIN requests q ON q.id = r.id JOIN notifications n ON n.seq = q.seq
+        "SELECT n.seq AS seq, n.next_attempt_at AS due FROM {} JOIN requests q ON q.id = r.id JOIN notifications n ON n.seq = q.seq
          WHERE {} AND n.recipient IS NOT NULL ORDER BY n.seq",
         database.dialect.rows(&[("id", "text")]),
         untouched("n")
     );
     let leader = format!(
-        "SELECT lq.id AS id FROM notifications n JOIN requests q ON q.seq = n.seq
+        "SELECT l.seq AS seq, lq.id AS id FROM notifications n JOIN requests q ON q.seq = n.seq
          JOIN notifications l ON l.recipient = n.recipient AND l.channel = n.channel
              AND l.collects = 1 AND l.settled_at IS NULL
-             AND l.seq < n.seq AND l.next_attempt_at <= n.next_attempt_at AND {}
+             AND l.seq < n.seq AND {}
          JOIN requests lq ON lq.seq = l.seq AND lq.template = q.template AND lq.category = q.category
              AND lq.critical = q.critical
          WHERE n.seq = $1 AND NOT EXISTS (SELECT 1 FROM notifications f
@@ -49,12 +50,15 @@ pub(super) async fn join(
         "UPDATE notifications SET digest_id = $2, next_attempt_at = NULL WHERE seq = $1 AND {}",
         untouched("notifications")
     );
+    let hurry = "UPDATE notifications SET next_attempt_at = $2 WHERE seq = $1 AND next_attempt_at > $2";
     let rows = query(sql(fresh)).bind(id_rows(ids.iter().copied())).fetch_all(&mut **tx).await?;
     for row in rows {
         let seq: i64 = row.try_get("seq")?;
         if let Some(found) = query(sql(leader.clone())).bind(seq).fetch_optional(&mut **tx).await? {
             let leader: String = found.try_get("id")?;
             query(sql(follow.clone())).bind(seq).bind(leader).execute(&mut **tx).await?;
+            let (leads, due): (i64, i64) = (found.try_get("seq")?, row.try_get("due")?);
+            query(hurry).bind(leads).bind(due).execute(&mut **tx).await?;
         }
     }
     Ok(())

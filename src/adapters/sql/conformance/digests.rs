@@ -9,6 +9,7 @@ on_both_databases!(
     nobody_joins_one_that_is_under_way,
     followers_go_on_by_themselves_when_their_leader_is_settled_without_them,
     two_instances_begin_one_digest,
+    batches_that_come_in_the_wrong_order_are_one_digest,
     a_digest_is_taken_over_whole,
     of_a_digest_only_what_lingers_is_taken_over,
 );
@@ -120,4 +121,20 @@ async fn of_a_digest_only_what_lingers_is_taken_over(database: &Fresh) {
     let other = Lease { owner: "another".into(), ..leader };
     let taken = database.take_over("third", &[follower], &[other], at(4 * LEASE)).await;
     assert!(taken.expect("takes over").is_empty());
+}
+
+async fn batches_that_come_in_the_wrong_order_are_one_digest(database: &Fresh) {
+    add(database, &[collected("later", 50)]).await.expect("inserts");
+    add(database, &[collected("earlier", 10), collected("last", 60)]).await.expect("inserts");
+    for id in ["earlier", "last"] {
+        assert_eq!(leader_of(database, id).await.as_deref(), Some("later"));
+    }
+    assert!(claim(database, "lane", 109, 10).await.is_empty());
+    assert_eq!(ids(&claim(database, "lane", 110, 10).await), ["later"], "when the first of them would have left");
+    // One that has a time of its own is nobody's leader.
+    let mut timed = collected("timed", 200);
+    timed.request.send_at = Some(at(5000));
+    add(database, &[timed]).await.expect("inserts");
+    add(database, &[collected("alone", 210)]).await.expect("inserts");
+    assert_eq!(leader_of(database, "alone").await, None);
 }

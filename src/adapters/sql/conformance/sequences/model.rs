@@ -170,13 +170,16 @@ impl Model {
         (known..self.all.len()).flat_map(|new| self.replace(new)).collect()
     }
 
-    /// It travels with the oldest that collects for its recipient and is due no later.
+    /// It travels with the oldest that collects for its recipient, which leaves when the first of them would have.
     fn join(&mut self, new: usize) {
         let Some(due) = self.all[new].collects() else { return };
         let recipient = self.all[new].arrival.recipient;
-        let leads = |old: &Known| old.arrival.recipient == recipient && old.collects().is_some_and(|at| at <= due);
+        let leads = |old: &Known| old.arrival.recipient == recipient && old.collects().is_some();
         if let Some(leader) = self.all[..new].iter().position(leads) {
             self.all[new].leader = Some(leader);
+            if let Place::Due { at: Some(at), .. } = &mut self.all[leader].place {
+                *at = (*at).min(due);
+            }
             self.all[new].place = Place::Due { state: State::Pending, at: None };
         }
     }
