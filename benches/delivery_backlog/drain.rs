@@ -153,7 +153,7 @@ impl Stage {
             max_per_second: None,
             shared_rate: None,
             breaker: self.breaker("provider:bench"),
-            channel_breakers: Vec::new(),
+            breakers_before: Vec::new(),
         }
     }
 

@@ -150,13 +150,10 @@ pub fn dispatchers(
     }
     let mut duties = Vec::new();
     for (channel, providers) in channels {
-        let breaker_of = |provider: &&ProviderConfig| {
-            let breaker = breakers.providers.get(&provider.name).cloned();
-            breaker.ok_or_else(|| format!("provider {} has no breaker", provider.name))
-        };
-        let channel_breakers = providers.iter().map(breaker_of).collect::<Result<Vec<_>, _>>()?;
-        let mut lanes = Vec::new();
+        let mut lanes: Vec<Arc<LaneSettings>> = Vec::new();
         for (index, provider) in providers.iter().enumerate() {
+            let breaker = breakers.providers.get(&provider.name).cloned();
+            let breakers_before = lanes.iter().map(|lane| Arc::clone(&lane.breaker)).collect();
             lanes.push(Arc::new(LaneSettings {
                 channel,
                 index: index as u16,
@@ -172,8 +169,8 @@ pub fn dispatchers(
                 },
                 max_per_second: provider.max_per_second,
                 shared_rate: shared_rate(config, provider, redis, breakers),
-                breaker: Arc::clone(&channel_breakers[index]),
-                channel_breakers: channel_breakers.clone(),
+                breaker: breaker.ok_or_else(|| format!("provider {} has no breaker", provider.name))?,
+                breakers_before,
             }));
         }
         duties.push(DispatchDuty { channel, instance: instance.to_owned(), lanes, context: Arc::clone(&context) });

@@ -1,5 +1,6 @@
 //! `templates check|preview`: what people who write templates try their work with.
 
+use std::fmt::Display;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -124,16 +125,16 @@ impl Preview {
         } else {
             std::fs::read_to_string(&self.data)
         };
-        let text = text.map_err(|e| CliError::Usage(format!("--data {shown}: {e}")))?;
-        let data: Box<RawValue> =
-            serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("--data {shown}: {e}")))?;
-        let items: Vec<Box<RawValue>> = match data.get().starts_with('[') {
-            true => serde_json::from_str(data.get()).map_err(|e| CliError::Usage(format!("--data {shown}: {e}")))?,
-            false => vec![data],
+        let wrong = |problem: &dyn Display| CliError::Usage(format!("--data {shown}: {problem}"));
+        let text = text.map_err(|e| wrong(&e))?;
+        let data: Box<RawValue> = serde_json::from_str(&text).map_err(|e| wrong(&e))?;
+        let items: Vec<Box<RawValue>> = if data.get().starts_with('[') {
+            serde_json::from_str(data.get()).map_err(|e| wrong(&e))?
+        } else {
+            vec![data]
         };
         if items.is_empty() || !items.iter().all(|item| item.get().starts_with('{')) {
-            let problem = "expected a JSON object, or of a digest a list of them";
-            return Err(CliError::Usage(format!("--data {shown}: {problem}")));
+            return Err(wrong(&"expected a JSON object, or of a digest a list of them"));
         }
         Ok(items)
     }

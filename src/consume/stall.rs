@@ -65,9 +65,7 @@ impl StallWatch {
         *since = now;
         Some(Stall::Standstill(still))
     }
-}
 
-impl StallWatch {
     /// While the brokers are away nobody can join; where a new consumer did not help, the next one has twice the time.
     fn outside(&mut self, group: &str, status: &SourceStatus, reachable: bool, now: Duration) -> Option<Duration> {
         let Some(outside) = status.outside else {

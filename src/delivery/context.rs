@@ -71,15 +71,15 @@ pub struct LaneSettings {
     pub shared_rate: Option<(Arc<dyn SharedRate>, Arc<BreakerCell>)>,
     /// In front of the provider.
     pub breaker: Arc<BreakerCell>,
-    /// In front of each of the channel's providers, in order.
-    pub channel_breakers: Vec<Arc<BreakerCell>>,
+    /// In front of the providers before it, in order.
+    pub breakers_before: Vec<Arc<BreakerCell>>,
 }
 
 impl LaneSettings {
     /// The lanes whose notifications this provider gets too, for theirs turn calls away, and so does every one in
     /// between.
     pub fn stands_in_for(&self) -> Vec<u16> {
-        let before = self.channel_breakers.iter().take(self.index.into()).enumerate().rev();
+        let before = self.breakers_before.iter().enumerate().rev();
         before.take_while(|(_, breaker)| breaker.turns_away()).map(|(index, _)| index as u16).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! Three things go on at once and wait for each other only where they must: batches are taken from the ledger, what was
 //! taken before them is with the provider, and what is answered is written down.
 
+use std::iter::once;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,10 +148,9 @@ impl Lane {
     /// When a send was lost: whoever is built in this place takes over what this one held.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), String> {
         let mut work = self.context().ledger.work();
-        let LaneSettings { index, channel_breakers, .. } = &*self.claiming.settings;
+        let LaneSettings { breaker, breakers_before, .. } = &*self.claiming.settings;
         // Its own provider's, and those of the lanes that it may have to stand in for.
-        let mut positions: Vec<_> =
-            channel_breakers.iter().take(usize::from(*index) + 1).map(|breaker| breaker.watch()).collect();
+        let mut positions: Vec<_> = once(breaker).chain(breakers_before).map(|breaker| breaker.watch()).collect();
         loop {
             let stopping = stop.is_cancelled();
             self.settle_if_due();
@@ -332,21 +332,9 @@ impl Lane {
     }
 }
 
+/// Waits until one of them, of which there is at least one, moves. The lane holds their breakers, so none of them ends.
 async fn any_changed(positions: &mut [watch::Receiver<Position>]) {
-    // A breaker that is gone changes no more.
-    let changed = positions.iter_mut().map(|position| {
-        let change = async {
-            if position.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        Box::pin(change)
-    });
-    let changed: Vec<_> = changed.collect();
-    if changed.is_empty() {
-        return std::future::pending().await;
-    }
-    select_all(changed).await;
+    drop(select_all(positions.iter_mut().map(|position| Box::pin(position.changed()))).await);
 }
 
 /// Where the first batch ends: a digest is settled whole, whatever became of it. After a crash in between what travelled

@@ -114,7 +114,7 @@ fn lanes(policies: &[OnUnknown]) -> Vec<LaneSettings> {
         max_per_second: None,
         shared_rate: None,
         breaker: BreakerCell::new("provider", BreakerPolicy::strict(5), Arc::new(SystemClock::default())),
-        channel_breakers: Vec::new(),
+        breakers_before: Vec::new(),
     };
     policies.iter().enumerate().map(lane).collect()
 }

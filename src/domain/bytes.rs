@@ -1,8 +1,20 @@
-//! Bytes in JSON: base64, with null for nothing. Usable as `#[serde(with = "bytes")]`.
+//! Bytes as text: in hexadecimal digits, and in JSON as base64, with null for nothing. Usable as
+//! `#[serde(with = "bytes")]`.
+
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Two lower-case digits for each byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
 
 /// Standard base64 with padding.
 pub fn encode(bytes: &[u8]) -> String {

@@ -1,8 +1,8 @@
 //! Fingerprints of failures: the same for failures of one kind, so that a thousand letters are one cause to look at.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
+
+use super::bytes::hex;
 
 /// The fingerprint of a class, a code, an event type and a reason without its particulars: sixteen hexadecimal digits.
 pub fn fingerprint(class: &str, code: &str, event_type: Option<&str>, reason: &str) -> String {
@@ -11,10 +11,7 @@ pub fn fingerprint(class: &str, code: &str, event_type: Option<&str>, reason: &s
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hash.finalize()[..8].iter().fold(String::with_capacity(16), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&hash.finalize()[..8])
 }
 
 /// Ids, numbers, addresses and quoted values differ between two failures of one kind; the words do not, and neither do

@@ -8,11 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::channel::Channel;
 
 /// Stands for every channel, or every category.
-const ANY: &str = "*";
+pub const ANY: &str = "*";
 /// More refusals make no sense.
 pub const MAX_OPT_OUTS: usize = 200;
 /// Categories are names, not texts.
 pub const MAX_CATEGORY_BYTES: usize = 128;
+
+/// Whether preferences can name a category so.
+pub fn is_name(category: &str) -> bool {
+    (1..=MAX_CATEGORY_BYTES).contains(&category.len()) && !category.chars().any(char::is_control)
+}
 
 /// What a recipient refuses and when it is left alone. Unknown fields are ignored here, for a newer version may have
 /// written them; doors refuse them.
@@ -67,7 +72,7 @@ impl Preferences {
                 return Err((format!("optOut[{index}].channel"), error.to_string()));
             }
             let category = &refusal.category;
-            if category.is_empty() || category.len() > MAX_CATEGORY_BYTES || category.chars().any(char::is_control) {
+            if !is_name(category) {
                 let rule = format!("must be a name of 1 to {MAX_CATEGORY_BYTES} bytes, or *");
                 return Err((format!("optOut[{index}].category"), rule));
             }

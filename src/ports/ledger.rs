@@ -104,6 +104,11 @@ impl NewNotification {
         let named = self.request.category.as_deref().or(self.handling.category.as_deref());
         named.unwrap_or(DEFAULT_CATEGORY)
     }
+
+    /// Whether it may travel in a digest: one that has a time of its own travels with nobody.
+    pub fn collects(&self) -> bool {
+        self.handling.digest_window.is_some() && self.request.send_at.is_none()
+    }
 }
 
 /// How a notification is handled beside being sent.

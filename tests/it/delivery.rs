@@ -41,7 +41,7 @@ fn a_transient_failure_is_tried_again() {
 #[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
 fn the_next_provider_of_the_channel_takes_over_at_once() {
     let provider = FakeProvider::answering(|a| if a.path == "/first" { Answer::Status(503) } else { Answer::Accept });
-    let test = Test::with(PATIENT, &first_and_second(&provider));
+    let test = Test::with(PATIENT, &provider.first_and_second(secs(1)));
     test.setup.kafka.produce_one(request("n-1", "email", SOMEONE).input());
     let notification = test.service.wait_for_state("n-1", "sent", secs(20));
     assert_eq!(outcomes(&notification), ["transient", "accepted"]);
@@ -52,7 +52,7 @@ fn the_next_provider_of_the_channel_takes_over_at_once() {
 #[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
 fn a_refusal_is_final() {
     let provider = FakeProvider::answering(|_| Answer::Status(400));
-    let test = Test::with(QUICK, &first_and_second(&provider));
+    let test = Test::with(QUICK, &provider.first_and_second(secs(1)));
     let sent = test.setup.kafka.produce_one(request("n-1", "email", SOMEONE).input());
     let notification = test.service.wait_for_state("n-1", "failed", secs(20));
     assert_eq!(outcomes(&notification), ["permanent"], "no retry and no other provider");
@@ -229,9 +229,4 @@ impl Test {
         assert_eq!(letter.original(), sent.input.value, "the request stands in it byte for byte");
         letter
     }
-}
-
-/// Two providers for e-mail.
-fn first_and_second(provider: &FakeProvider) -> String {
-    [provider.named("first", "email", secs(1)), provider.named("second", "email", secs(1))].concat()
 }

@@ -267,7 +267,7 @@ fn a_digest_goes_to_the_next_provider_as_a_whole() {
     const COUNT: usize = 5;
     let (_templates, settings) = digests_of(2000);
     let provider = FakeProvider::answering(|a| if a.path == "/first" { Answer::Status(503) } else { Answer::Accept });
-    let providers = ["first", "second"].map(|name| provider.named(name, "email", TIMEOUT)).concat();
+    let providers = provider.first_and_second(TIMEOUT);
     let setup = Setup::new(&settings, &providers);
     let service = setup.start();
     let all = (1..=COUNT).map(|n| collected(n, "someone@example.com").input().with_key("one"));

@@ -24,7 +24,7 @@ fn what_the_first_provider_never_takes_the_second_one_gets_once() {
     });
     let settings = "[breaker]\nfailure_threshold = 100000\nminimum_calls = 100000\n\
                     [delivery.retry]\nschedule_ms = [300]\n";
-    let providers = ["first", "second"].map(|name| provider.named(name, "email", secs(5))).concat();
+    let providers = provider.first_and_second(secs(5));
     let setup = Setup::new(settings, &providers);
     let service = setup.start();
     let id = |n: usize| if n < COUNT / 3 { format!("late-{n}") } else { format!("n-{n}") };
@@ -63,7 +63,7 @@ fn while_the_first_provider_is_away_the_second_one_sends_and_nobody_waits() {
         }
     });
     let settings = "[breaker]\nrecovery_timeout_ms = 1000\n[delivery.retry]\nschedule_ms = [600000]\n";
-    let providers = ["first", "second"].map(|name| provider.named(name, "email", secs(5))).concat();
+    let providers = provider.first_and_second(secs(5));
     let setup = Setup::new(settings, &providers);
     let service = setup.start();
     let produce =
@@ -113,7 +113,7 @@ fn a_stand_in_that_was_away_as_well_is_asked_again() {
         move |_| if well.load(Ordering::SeqCst) { Answer::Accept } else { Answer::Status(503) }
     });
     let settings = "[breaker]\nrecovery_timeout_ms = 300\n[delivery.retry]\nschedule_ms = [200, 200, 200, 200]\n";
-    let providers = ["first", "second"].map(|name| provider.named(name, "email", secs(5))).concat();
+    let providers = provider.first_and_second(secs(5));
     let setup = Setup::new(settings, &providers);
     let service = setup.start();
     assert_eq!(service.post("/api/v1/breakers/provider:first/open", &[]).status, 200);

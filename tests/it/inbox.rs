@@ -89,14 +89,20 @@ fn report(service: &Service, body: &str, secret: &str) -> u16 {
     service.send("POST", "/webhooks/email", &headers, body).status
 }
 
-#[test]
-#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
-fn a_bounce_is_noted_and_ends_the_address_s_use() {
+/// A service whose mail provider may report, once it has sent the notification `n-1` to this address.
+fn that_sent(to: &str) -> (FakeProvider, Setup, Service) {
     let provider = FakeProvider::accepting();
     let setup = Setup::new("", &format!("{}secret = \"{SECRET}\"\n", provider.named("email", "email", secs(1))));
     let service = setup.start();
-    setup.kafka.produce_one(request("n-1", "email", "gone@example.com").input());
+    setup.kafka.produce_one(request("n-1", "email", to).input());
     service.wait_for_state("n-1", "sent", secs(20));
+    (provider, setup, service)
+}
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn a_bounce_is_noted_and_ends_the_address_s_use() {
+    let (_provider, setup, service) = that_sent("gone@example.com");
     let bounce =
         r#"{"type":"bounce","bounceType":"permanent","recipient":"Gone@example.com","messageId":"<n-1@example.com>"}"#;
     assert_eq!(report(&service, bounce, "another secret"), 401);
@@ -120,11 +126,7 @@ fn a_bounce_is_noted_and_ends_the_address_s_use() {
 #[test]
 #[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
 fn who_unsubscribes_at_the_mail_service_refuses_the_kind_and_not_the_address() {
-    let provider = FakeProvider::accepting();
-    let setup = Setup::new("", &format!("{}secret = \"{SECRET}\"\n", provider.named("email", "email", secs(1))));
-    let service = setup.start();
-    setup.kafka.produce_one(request("n-1", "email", "ada@example.com").input());
-    service.wait_for_state("n-1", "sent", secs(20));
+    let (_provider, _setup, service) = that_sent("ada@example.com");
     let event = |id: &str, address: &str| {
         format!(r#"{{"type":"unsubscribe","recipient":"{address}","messageId":"<{id}@example.com>"}}"#)
     };

@@ -199,7 +199,7 @@ fn an_answer_that_breaks_off_or_makes_no_sense_is_unknown_unless_its_status_is_t
 fn after_silence_the_same_provider_is_asked_again_and_no_other_one() {
     let silent_once = |a: &crate::support::provider::Arrival| if a.nth == 1 { Answer::Hang } else { Answer::Accept };
     let provider = FakeProvider::answering(silent_once);
-    let providers = ["first", "second"].map(|name| provider.named(name, "email", secs(1))).concat();
+    let providers = provider.first_and_second(secs(1));
     let setup = Setup::new(QUICK, &providers);
     let service = setup.start();
     setup.kafka.produce_one(request("n-1", "email", SOMEONE).input());

@@ -15,6 +15,7 @@ use super::exchange::{Exchange, web_url};
 use super::fcm_answer::{self, Verdict};
 use super::fcm_token::{ServiceAccount, Tokens};
 use super::{ProviderSettings, ProviderSetupError};
+use crate::domain::bytes::hex;
 use crate::ports::provider::{Accepted, Message, Provider, SendError};
 
 /// Google's limit for what an app gets, in bytes.
@@ -148,7 +149,7 @@ fn payload(message: &Message) -> Value {
 
 /// 32 characters of the alphabet that all three services take: Web Push allows no more of them (RFC 8030, 5.4).
 fn collapse_key(id: &str) -> String {
-    Sha256::digest(id.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(id.as_bytes())[..16])
 }
 
 /// Keys and values of what reaches the app, in bytes.

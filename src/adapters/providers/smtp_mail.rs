@@ -5,6 +5,7 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
+use crate::domain::bytes::hex;
 use crate::domain::recipient::is_web_url;
 use crate::ports::provider::Message;
 
@@ -109,8 +110,7 @@ fn id_left(id: &str) -> String {
     }
     // What was replaced or cut off could have been the difference to another id.
     let digest = Sha256::digest(id.as_bytes());
-    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{clean}-{hash}")
+    format!("{clean}-{}", hex(&digest[..8]))
 }
 
 /// No line breaks, so that nothing can follow the header's end.

@@ -21,8 +21,7 @@ pub(super) async fn join(
     tx: &mut Transaction<'static, Any>,
     batch: &[&NewNotification],
 ) -> Result<(), sqlx::Error> {
-    let collected = |new: &&&NewNotification| new.handling.digest_window.is_some() && new.request.send_at.is_none();
-    let ids: Vec<&str> = batch.iter().filter(collected).map(|new| new.request.id.as_str()).collect();
+    let ids: Vec<&str> = batch.iter().filter(|new| new.collects()).map(|new| new.request.id.as_str()).collect();
     if ids.is_empty() {
         return Ok(());
     }

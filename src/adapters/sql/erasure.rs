@@ -12,6 +12,7 @@ use super::database::{Database, bounded, sql};
 use super::dialect::Dialect;
 use super::insert::text;
 use super::rows::millis;
+use crate::domain::bytes::hex;
 use crate::domain::envelope::to_json;
 use crate::domain::mentions::strings_of;
 use crate::domain::stored_letter::StoredLetter;
@@ -131,7 +132,7 @@ fn clear(letter_id: &str) -> Statement {
 
 /// By what an erased person is known.
 fn person(id: &str) -> String {
-    Sha256::digest(id).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(id))
 }
 
 #[derive(Serialize)]

@@ -117,7 +117,7 @@ fn notification_row(new: &NewNotification) -> NotificationRow<'_> {
         next_attempt_at: received_at.max(not_before),
         about: handling.about.as_deref(),
         expires_at: handling.expires_at.map(millis),
-        collects: u8::from(handling.digest_window.is_some() && request.send_at.is_none()),
+        collects: u8::from(new.collects()),
     }
 }
 

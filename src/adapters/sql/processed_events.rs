@@ -1,7 +1,6 @@
 //! Processed events in a table: the truth for all instances, as long as they are remembered.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use sqlx::{Row as _, query};
 use super::database::{Database, bounded, sql};
 use super::insert::text;
 use super::rows::millis;
+use crate::domain::bytes::hex;
 use crate::domain::envelope::to_json;
 use crate::ports::clock::SharedClock;
 use crate::ports::ledger::LedgerError;
@@ -47,11 +47,7 @@ impl From<&Candidate<'_>> for Row {
 
 /// 128 bits of the id's SHA-256: ids may be long, and may hold what a database refuses.
 fn digest(id: &str) -> String {
-    Sha256::digest(id.as_bytes())[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex(&Sha256::digest(id.as_bytes())[..16])
 }
 
 impl SqlProcessedEvents {

@@ -4,7 +4,7 @@ use toml::de::Error;
 
 use super::error::TemplateMistake;
 use crate::delivery::template_settings::TemplateSettings;
-use crate::domain::preferences::MAX_CATEGORY_BYTES;
+use crate::domain::preferences::{ANY, MAX_CATEGORY_BYTES, is_name};
 
 /// The longest time that a key may give: 30 days in milliseconds, as in the configuration.
 const MAX_MS: u64 = 30 * 24 * 60 * 60 * 1000;
@@ -32,8 +32,7 @@ pub fn parse(path: &str, text: &str, mistakes: &mut Vec<TemplateMistake>) -> Tem
 }
 
 fn flaw(category: &str) -> Option<String> {
-    let sound = (1..=MAX_CATEGORY_BYTES).contains(&category.len()) && !category.chars().any(char::is_control);
-    (!sound || category == "*").then(|| format!("must be a name of 1 to {MAX_CATEGORY_BYTES} bytes"))
+    (!is_name(category) || category == ANY).then(|| format!("must be a name of 1 to {MAX_CATEGORY_BYTES} bytes"))
 }
 
 /// The line that sets a key.

@@ -123,6 +123,11 @@ impl FakeProvider {
         )
     }
 
+    /// Two for e-mail, `first` and `second`.
+    pub fn first_and_second(&self, timeout: Duration) -> String {
+        ["first", "second"].map(|name| self.named(name, "email", timeout)).concat()
+    }
+
     /// The same for text messages over Twilio's API.
     pub fn twilio(&self, name: &str) -> String {
         let url = format!("http://AC1:token@{}/{name}", self.address);
