@@ -227,6 +227,8 @@ struct Model {
     told: Vec<OutboxKind>,
     /// Answers of probes and rate limits, and attempts that were interrupted: what may come on top of the rounds.
     extra: usize,
+    /// Attempts of this round so far, one for each provider that was passed.
+    in_round: usize,
 }
 
 impl Model {
@@ -248,6 +250,7 @@ impl Model {
             outcomes: Vec::new(),
             told: Vec::new(),
             extra: 0,
+            in_round: 0,
         }
     }
 
@@ -400,6 +403,7 @@ impl Model {
         let wait = after.next_attempt_at.expect("a time").duration_since(self.now);
         prop_assert!(wait >= SignedDuration::ZERO, "never in the past: {wait}");
         if after.round > before.round {
+            self.in_round = 0;
             prop_assert!(!probe || word == Word::Unknown && on_unknown != OnUnknown::Retry, "a probe uses no step");
             let step = SignedDuration::try_from(self.steps[usize::from(before.round)]).expect("short");
             let most = step + step / 10 + SignedDuration::from_millis(1);
@@ -418,10 +422,12 @@ impl Model {
                 prop_assert!(asked != before.lane && after.lane == 0 && !left, "its own provider was not asked");
                 let step = self.steps.last().copied().unwrap_or(Duration::from_secs(60));
                 prop_assert!(wait >= SignedDuration::try_from(step).expect("short"), "{wait} instead of {step:?}");
-                self.extra += 1;
+                // The round begins anew: what it had so far comes on top.
+                self.extra += std::mem::take(&mut self.in_round) + 1;
             }
             Word::Transient if !probe => {
                 prop_assert_eq!((wait, after.lane), (SignedDuration::ZERO, asked + 1), "failover is at once");
+                self.in_round += 1;
             }
             _ => {
                 let lane = if word == Word::Unknown { asked } else { before.lane };
