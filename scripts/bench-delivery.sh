@@ -19,5 +19,6 @@ case ${1:-} in
 esac
 
 scripts/services.sh tools cargo cc make perl pkg-config
+export POSTGRES_FSYNC=on # what is measured writes to its disk
 cargo build --release
 exec scripts/services.sh run cargo bench --bench delivery_backlog -- "$@"

@@ -14,6 +14,7 @@
 # Containers of docker-compose.kafka.yml where an engine runs, else processes of this machine;
 # SERVICES_ENGINE=compose|local decides by hand. SERVICES_DIR (default .services) keeps state and logs.
 # KAFKA_PORT, POSTGRES_PORT, REDIS_PORT and PROMETHEUS_PORT are free ones unless given to the first `up`;
+# POSTGRES_FSYNC=on (local processes; off) makes its commits wait for the disk, as in production.
 # the local Prometheus scrapes 127.0.0.1:$SERVICE_PORT (18088).
 set -euo pipefail
 
@@ -395,8 +396,9 @@ start_postgres() {
   # Lock files of a killed server: its number, while not yet reaped, would pass for a running one.
   rm -f "$POSTGRES_DIR/data/postmaster.pid" "$POSTGRES_DIR"/.s.PGSQL.*
   # Without fsync it survives a kill of the process, which is what tests do. synchronous_commit has to stay on for that.
+  local fsync=${POSTGRES_FSYNC:-off}
   spawn postgres "${as_postgres[@]}" "$programs/postgres" -D "$POSTGRES_DIR/data" -p "$POSTGRES_PORT" \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories="$POSTGRES_DIR" -c fsync=off -c full_page_writes=off \
+    -c listen_addresses=127.0.0.1 -c unix_socket_directories="$POSTGRES_DIR" -c fsync="$fsync" -c full_page_writes="$fsync" \
     -c dynamic_shared_memory_type=mmap # in its folder, so that a kill leaves nothing outside
 }
 
