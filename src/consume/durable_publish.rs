@@ -55,11 +55,23 @@ impl DurablePublisher {
     pub async fn publish(&self, records: Vec<OutboundRecord>) -> Vec<Refused> {
         self.begin(records).await.durable().await
     }
+
+    /// Publishes and waits, as [`Self::publish`]. The refused records themselves, in their order.
+    pub async fn publish_or_return(&self, records: Vec<OutboundRecord>) -> Vec<(OutboundRecord, PublishError)> {
+        let mut in_flight = self.begin(records).await;
+        let mut refused = in_flight.settled().await;
+        refused.sort_unstable_by_key(|(position, _)| *position);
+        refused.into_iter().map(|(position, error)| (in_flight.records[position].clone(), error)).collect()
+    }
 }
 
 impl InFlight {
     /// Resolves when every record is durable or refused for good, however long the broker is away.
     pub async fn durable(mut self) -> Vec<Refused> {
+        self.settled().await
+    }
+
+    async fn settled(&mut self) -> Vec<Refused> {
         let mut refused = Vec::new();
         let mut positions: Vec<usize> = (0..self.records.len()).collect();
         let mut waits = Waits::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -117,11 +129,11 @@ impl InFlight {
     }
 }
 
-/// What a refused record means for the event that asked for it.
-pub fn refusal(error: PublishError, now: Timestamp) -> Failure {
+/// Why what Kafka refuses becomes a dead letter; `what` names it.
+pub fn refusal(error: PublishError, what: &str, now: Timestamp) -> Failure {
     match error {
         PublishError::Rejected { code, reason } => {
-            Failure::new(ErrorClass::Permanent, code, format!("Kafka refuses the request: {reason}"), now)
+            Failure::new(ErrorClass::Permanent, code, format!("Kafka refuses the {what}: {reason}"), now)
         }
         PublishError::Unavailable(reason) => Failure::new(ErrorClass::Transient, "kafka_unavailable", reason, now),
     }

@@ -236,7 +236,7 @@ impl<S: TransactionalStage> TransactionalEngine<S> {
             }
             What::Skip | What::Repeated => {}
             What::Act(_) => {
-                let failure = refusal(error, self.clock.now());
+                let failure = refusal(error, "request", self.clock.now());
                 let letter = Box::new(letter(self.stage.name(), &item.record, failure));
                 item.what = What::Dead { letter, size: Size::Whole };
             }

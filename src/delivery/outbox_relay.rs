@@ -1,17 +1,20 @@
-//! Publishes what settled notifications left in the outbox: lifecycle events and dead letters.
+//! Publishes what settled notifications left in the outbox: lifecycle events and dead letters. What cannot be published
+//! becomes a dead letter itself, durable before it leaves the outbox.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::consume::durable_publish::DurablePublisher;
-use crate::domain::dead_letter::DeadLetter;
-use crate::domain::record::OutboundRecord;
+use crate::consume::durable_publish::{DurablePublisher, refusal};
+use crate::domain::dead_letter::{DeadLetter, Failure, Origin, Stage};
+use crate::domain::error::ErrorClass;
+use crate::domain::record::{Headers, OutboundRecord};
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
 use crate::ports::ledger::{OutboxKind, OutboxMessage};
-use crate::ports::outbox::{Added, Outbox, Waiting};
+use crate::ports::outbox::{Added, Flaw, Outbox, Waiting};
 use crate::resilience::breaker::Position;
 use crate::resilience::retry::Waits;
 
@@ -27,6 +30,8 @@ const TIME_LEFT: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(20);
 /// How often the database is looked into without being told: for what a dead instance left behind.
 const LOOK: Duration = Duration::from_secs(2);
+/// Where a dead letter says that it comes from when nobody can read what it is about.
+const PLACE: &str = "outbox";
 
 /// See the module.
 pub struct OutboxRelay {
@@ -134,7 +139,7 @@ impl OutboxRelay {
         let waiting = self.outbox.reserve(now, until, BATCHES).await.map_err(|e| e.to_string())?;
         let some = !waiting.is_empty();
         let (events, letters): (Vec<Waiting>, Vec<Waiting>) =
-            waiting.into_iter().partition(|w| w.kind == OutboxKind::Lifecycle);
+            waiting.into_iter().partition(|w| w.kind == OutboxKind::Lifecycle && w.flaw.is_none());
         if !events.is_empty() {
             let ids: Vec<i64> = events.iter().map(|w| w.id).collect();
             let records = events.into_iter().flat_map(|w| w.messages).map(|message| self.record(message)).collect();
@@ -142,17 +147,26 @@ impl OutboxRelay {
         }
         if !letters.is_empty() {
             let ids: Vec<i64> = letters.iter().map(|w| w.id).collect();
-            let letters = letters.iter().flat_map(|w| &w.messages).filter_map(read_letter).collect();
+            let now = self.clock.now();
+            let letters = letters.into_iter().flat_map(|waiting| letters_of(waiting, now)).collect();
             self.dead_letters.park(letters).await.map_err(|e| e.to_string())?;
             self.outbox.remove(&ids).await.map_err(|e| e.to_string())?;
         }
         Ok(some)
     }
 
-    /// Publishes lifecycle events, and removes them from the outbox.
+    /// Publishes lifecycle events, and removes them from the outbox. Those that Kafka refuses for good are parked: when
+    /// they are not, all of them come again with their rows, and those that were published have the same ids.
     async fn publish(&self, ids: &[i64], records: Vec<OutboundRecord>) -> Result<(), String> {
-        for (_, error) in self.publisher.publish(records).await {
-            tracing::error!(%error, "Kafka refuses a lifecycle event for good; it is dropped");
+        let refused = self.publisher.publish_or_return(records).await;
+        if !refused.is_empty() {
+            let now = self.clock.now();
+            let letters = refused.into_iter().map(|(record, error)| {
+                let failure = refusal(error, "lifecycle event", now);
+                let OutboundRecord { topic, key, value, headers } = record;
+                letter_about(&topic, key.map(Vec::from), headers, value, failure)
+            });
+            self.dead_letters.park(letters.collect()).await.map_err(|e| e.to_string())?;
         }
         self.outbox.remove(ids).await.map_err(|e| e.to_string())
     }
@@ -164,8 +178,31 @@ impl OutboxRelay {
     }
 }
 
-fn read_letter(message: &OutboxMessage) -> Option<DeadLetter> {
-    serde_json::from_str(message.body.get())
-        .inspect_err(|error| tracing::error!(%error, "a message of the outbox is no dead letter"))
-        .ok()
+/// The dead letters that wait, and one about whatever cannot be read.
+fn letters_of(waiting: Waiting, now: Timestamp) -> Vec<DeadLetter> {
+    match waiting.flaw {
+        Some(Flaw { reason, text }) => vec![unreadable(None, Headers::default(), text, &reason, now)],
+        None => waiting.messages.into_iter().map(|message| read_letter(message, now)).collect(),
+    }
+}
+
+fn read_letter(message: OutboxMessage, now: Timestamp) -> DeadLetter {
+    let OutboxMessage { key, headers, body, .. } = message;
+    serde_json::from_str(body.get()).unwrap_or_else(|error: serde_json::Error| {
+        let text = String::from(Box::<str>::from(body));
+        unreadable(key, headers, text, &error.to_string(), now)
+    })
+}
+
+fn unreadable(key: Option<Vec<u8>>, headers: Headers, text: String, reason: &str, now: Timestamp) -> DeadLetter {
+    let reason = format!("what waits in the outbox cannot be read: {reason}");
+    let failure = Failure::new(ErrorClass::Permanent, "unreadable_outbox", reason, now);
+    letter_about(PLACE, key, headers, text.into_bytes(), failure)
+}
+
+/// It has no place on a topic, so its id follows from its content: parked twice, it is there once.
+fn letter_about(topic: &str, key: Option<Vec<u8>>, headers: Headers, value: Vec<u8>, failure: Failure) -> DeadLetter {
+    let event_type = headers.get("eventType").map(|name| String::from_utf8_lossy(name).into_owned());
+    let origin = Origin { topic: topic.to_owned(), partition: None, offset: None, key, value: Some(value), headers };
+    DeadLetter { origin, stage: Stage::Delivery, failure, event_type }
 }

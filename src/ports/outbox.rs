@@ -12,6 +12,17 @@ pub struct Waiting {
     pub id: i64,
     pub kind: OutboxKind,
     pub messages: Vec<OutboxMessage>,
+    /// Set for what a stranger's edit made unreadable; there are no messages then.
+    pub flaw: Option<Flaw>,
+}
+
+/// What waits and cannot be read.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Flaw {
+    pub reason: String,
+    /// As it stands in the outbox.
+    pub text: String,
 }
 
 /// Lifecycle events that this process settled a moment ago. The database has them too, reserved for this process until

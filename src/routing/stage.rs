@@ -251,7 +251,7 @@ impl Stage for RoutingStage {
             }
             remember(dedup.as_ref(), events.iter().flatten().map(|id| &**id)).await;
             let now = clock.now();
-            refused.into_iter().map(|(index, error)| (effect_of[index], refusal(error, now))).collect()
+            refused.into_iter().map(|(index, error)| (effect_of[index], refusal(error, "request", now))).collect()
         }
         .boxed()
     }

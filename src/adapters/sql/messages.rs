@@ -7,12 +7,11 @@ use sqlx::{Any, Row as _, Transaction, query};
 
 use super::database::sql;
 use super::insert::text;
-use super::rows::bad_column;
 use crate::domain::bytes;
 use crate::domain::envelope::to_json;
 use crate::domain::record::Headers;
 use crate::ports::ledger::{OutboxKind, OutboxMessage};
-use crate::ports::outbox::{FreshEvents, MOST_TOGETHER, Waiting};
+use crate::ports::outbox::{Flaw, FreshEvents, MOST_TOGETHER, Waiting};
 
 /// Rows of one statement at most.
 const MOST_ROWS: usize = 20;
@@ -84,16 +83,20 @@ fn written(messages: &[&OutboxMessage]) -> String {
     text(to_json(&messages))
 }
 
-/// Reads a row. One that a stranger's edit made unreadable is complained about each time, and stays.
+/// Reads a row. One whose messages a stranger's edit made unreadable comes as it stands; one that is no text at all is
+/// complained about each time, and stays.
 pub(super) fn waiting(row: &AnyRow) -> Option<Waiting> {
     let read = || -> Result<Waiting, sqlx::Error> {
         let kind: &str = row.try_get("kind")?;
         let letter = kind == kind_name(OutboxKind::DeadLetter);
         let kind = if letter { OutboxKind::DeadLetter } else { OutboxKind::Lifecycle };
-        let messages: Vec<Read> =
-            serde_json::from_str(row.try_get("messages")?).map_err(|e| bad_column("messages", e.to_string()))?;
+        let text: &str = row.try_get("messages")?;
         let message = |Read { key, headers, body }| OutboxMessage { kind, key, headers, body };
-        Ok(Waiting { id: row.try_get("id")?, kind, messages: messages.into_iter().map(message).collect() })
+        let (messages, flaw) = match serde_json::from_str::<Vec<Read>>(text) {
+            Ok(messages) => (messages.into_iter().map(message).collect(), None),
+            Err(error) => (Vec::new(), Some(Flaw { reason: error.to_string(), text: text.to_owned() })),
+        };
+        Ok(Waiting { id: row.try_get("id")?, kind, messages, flaw })
     };
     let id = row.try_get::<i64, _>("id").unwrap_or_default();
     read().inspect_err(|error| tracing::error!(%error, id, "a row of the outbox cannot be read")).ok()

@@ -1,7 +1,7 @@
 //! The outbox.
 
 use serde_json::value::RawValue;
-use sqlx::{Row as _, query};
+use sqlx::query;
 
 use super::*;
 use crate::adapters::sql::outbox::MOST_FRESH;
@@ -14,7 +14,7 @@ on_both_databases! {
     a_reservation_keeps_to_its_limit_when_the_statistics_say_that_the_table_is_empty,
     no_message_is_reserved_twice,
     a_message_comes_back_as_it_went_in,
-    a_row_that_cannot_be_read_stays_and_holds_up_nothing,
+    a_row_that_cannot_be_read_comes_as_it_stands,
     new_messages_are_announced,
     who_settles_holds_lifecycle_events_for_a_while,
     fresh_messages_are_kept_up_to_a_bound_and_for_somebody,
@@ -132,13 +132,19 @@ async fn a_message_comes_back_as_it_went_in(db: &Fresh) {
     assert_eq!((events[1].key.as_deref(), &events[1].headers), (None, &Headers::default()));
 }
 
-async fn a_row_that_cannot_be_read_stays_and_holds_up_nothing(db: &Fresh) {
+async fn a_row_that_cannot_be_read_comes_as_it_stands(db: &Fresh) {
     publish_numbers(db, "a", 0..1).await;
     query("UPDATE outbox SET messages = '[{]'").execute(&db.write).await.expect("spoils it");
     publish_numbers(db, "b", 1..2).await;
-    assert_eq!(take(db, 0, 10, 10).await, ["1"]);
-    let row = query("SELECT COUNT(*) AS rows FROM outbox").fetch_one(&db.read).await.expect("counts");
-    assert_eq!(row.get::<i64, _>("rows"), 2);
+    let waiting = reserve(db, 0, 10, 10).await;
+    let texts: Vec<_> = waiting.iter().map(|w| w.flaw.as_ref().map(|flaw| flaw.text.as_str())).collect();
+    assert_eq!(texts, [Some("[{]"), None]);
+    assert!(waiting[0].flaw.as_ref().is_some_and(|flaw| !flaw.reason.is_empty()), "and why");
+    let all = ids(&waiting);
+    assert_eq!(bodies(waiting), ["1"], "it holds up nothing");
+    assert!(reserve(db, 9, 20, 10).await.is_empty(), "it is reserved like the others");
+    db.remove(&all).await.expect("removes");
+    assert!(reserve(db, i64::MAX, i64::MAX, 10).await.is_empty());
 }
 
 async fn new_messages_are_announced(db: &Fresh) {
