@@ -29,6 +29,8 @@ pub mod under_way;
 pub mod unsubscribe;
 
 #[cfg(test)]
+mod outbox_relay_tests;
+#[cfg(test)]
 mod rules_tests;
 #[cfg(test)]
 mod state_tests;
