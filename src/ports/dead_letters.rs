@@ -48,7 +48,8 @@ pub trait PayloadStore: Send + Sync {
 /// The table of all dead letters.
 #[async_trait]
 pub trait DeadLetterTable: Send + Sync {
-    /// Stores letters; one whose id is there already changes nothing. All or nothing. Says how many are new.
+    /// Stores letters. One whose id is there already changes nothing, unless it tells of a later failure: then the letter
+    /// is open again and says what failed last. All or nothing. Says how many are new.
     ///
     /// # Errors
     /// When nothing was stored.

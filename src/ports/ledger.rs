@@ -535,8 +535,8 @@ pub trait NotificationLedger: Send + Sync {
     /// When none was let go.
     async fn release_followers(&self, channel: Channel, now: Timestamp) -> Result<u64, LedgerError>;
 
-    /// Makes a notification that is settled, but was not sent, wait again from the beginning. False when there is no
-    /// such notification.
+    /// Makes a notification that is settled, but was not sent, wait again from the beginning; its dead letter, if there is
+    /// one, is no longer open. False when there is no such notification.
     ///
     /// # Errors
     /// When nothing was changed.

@@ -13,7 +13,7 @@ use super::insert::{insert, text};
 use super::rows::{VIEW_COLUMNS, attempt, millis, state, timestamp, view};
 use super::settle::settle;
 use super::wake::Wake;
-use super::{claims, digests, preferences, retention, search, seize, wake};
+use super::{claims, digests, letters, preferences, retention, search, seize, wake};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
@@ -144,8 +144,14 @@ impl NotificationLedger for Database {
              WHERE seq = (SELECT seq FROM requests WHERE id = $1 AND request <> '{}')
                AND state IN ('failed', 'suppressed', 'expired', 'cancelled')";
         let reopened = bounded(async {
-            let result = query(statement).bind(id.to_owned()).bind(millis(now)).execute(&self.write).await?;
-            Ok(result.rows_affected() > 0)
+            let mut tx = self.begin().await?;
+            let result = query(statement).bind(id.to_owned()).bind(millis(now)).execute(&mut *tx).await?;
+            let reopened = result.rows_affected() > 0;
+            if reopened {
+                letters::replayed(&mut tx, id).await?;
+            }
+            tx.commit().await?;
+            Ok(reopened)
         })
         .await?;
         if reopened {

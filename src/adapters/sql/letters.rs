@@ -1,6 +1,7 @@
 //! The table of dead letters, with the payloads that their topic cannot hold.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use super::erasure::{self, Named};
 use super::insert::text;
 use super::rows::millis;
 use crate::domain::envelope::to_json;
+use crate::domain::ids::letter_id;
 use crate::domain::stored_letter::StoredLetter;
 use crate::ports::dead_letters::{DeadLetterError, DeadLetterTable, ParkedPayload, PayloadStore};
 use crate::ports::ledger::LedgerError;
@@ -32,6 +34,19 @@ const COLUMNS: [(&str, &str); 15] = [
     ("last_failure_at", "bigint"),
     ("letter", "text"),
     ("recorded_at", "bigint"),
+];
+
+/// What a later failure of the same record changes. When it failed first stays, and so does what it is.
+const RENEWED: [&str; 9] = [
+    "stage",
+    "error_class",
+    "error_code",
+    "fingerprint",
+    "reason",
+    "retry_count",
+    "last_failure_at",
+    "letter",
+    "recorded_at",
 ];
 
 #[derive(Serialize)]
@@ -84,6 +99,43 @@ async fn insert<'c>(
     Ok(query(sql(statement)).bind(text(to_json(&rows))).execute(on).await?.rows_affected())
 }
 
+/// Opens those again that failed once more: the letter of a notification that was tried again by hand has the same id. A
+/// copy of what is known changes nothing, and what was emptied stays so.
+async fn renew<'c>(
+    on: impl Executor<'c, Database = Any>,
+    dialect: Dialect,
+    letters: &[&StoredLetter],
+) -> Result<(), sqlx::Error> {
+    // Each once, with its last failure, and in the order in which all instances lock them.
+    let mut latest: BTreeMap<&str, &StoredLetter> = BTreeMap::new();
+    for &letter in letters {
+        let known = latest.entry(letter.id.as_str()).or_insert(letter);
+        if letter.last_failure_at > known.last_failure_at {
+            *known = letter;
+        }
+    }
+    let rows: Vec<Row<'_>> = latest.into_values().map(row).collect();
+    let changes = RENEWED.map(|column| format!("{column} = r.{column}")).join(", ");
+    let statement = format!(
+        "UPDATE dead_letters SET state = 'open', {changes} FROM {}
+         WHERE dead_letters.id = r.id AND dead_letters.last_failure_at < r.last_failure_at
+           AND dead_letters.letter <> '{{}}'",
+        dialect.rows(&COLUMNS)
+    );
+    query(sql(statement)).bind(text(to_json(&rows))).execute(on).await.map(drop)
+}
+
+/// Nobody has to review the letter of a notification that is tried again, until it fails again.
+pub(super) async fn replayed(tx: &mut Transaction<'static, Any>, notification: &str) -> Result<(), sqlx::Error> {
+    let find = "SELECT origin_topic, origin_partition, origin_offset, request FROM requests WHERE id = $1";
+    let row = query(find).bind(notification.to_owned()).fetch_one(&mut **tx).await?;
+    let (topic, request): (String, String) = (row.try_get("origin_topic")?, row.try_get("request")?);
+    let (partition, offset) = (row.try_get("origin_partition")?, row.try_get("origin_offset")?);
+    let id = letter_id(&topic, partition, offset, Some(request.as_bytes()));
+    let change = "UPDATE dead_letters SET state = 'replayed' WHERE id = $1 AND state = 'open'";
+    query(change).bind(id).execute(&mut **tx).await.map(drop)
+}
+
 #[async_trait]
 impl DeadLetterTable for Database {
     async fn record(&self, letters: &[StoredLetter]) -> Result<u64, LedgerError> {
@@ -99,6 +151,11 @@ impl DeadLetterTable for Database {
             };
             let letters: Vec<Cow<'_, StoredLetter>> = letters.iter().enumerate().map(recorded).collect();
             let new = insert(&mut *tx, self.dialect, letters.iter().map(|letter| &**letter)).await?;
+            if new < letters.len() as u64 {
+                let alive = letters.iter().enumerate().filter(|(place, _)| !erased.contains(place));
+                let alive: Vec<&StoredLetter> = alive.map(|(_, letter)| &**letter).collect();
+                renew(&mut *tx, self.dialect, &alive).await?;
+            }
             // In the order in which all instances lock them.
             let mut ids: Vec<&str> = erased.iter().map(|place| letters[*place].id.as_str()).collect();
             ids.sort_unstable();

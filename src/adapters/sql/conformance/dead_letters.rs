@@ -14,6 +14,8 @@ use crate::ports::dead_letters::{DeadLetterTable as _, ParkedPayload, PayloadSto
 on_both_databases! {
     a_letter_comes_back_as_it_was_recorded,
     a_letter_is_recorded_once,
+    a_letter_that_fails_again_is_open_again,
+    the_letter_of_a_notification_is_replayed_when_it_is_tried_again_by_hand,
     two_instances_may_record_the_same_letters_at_once,
     payloads_come_back_byte_for_byte,
     a_parked_letter_has_its_payload_whoever_came_first,
@@ -99,6 +101,75 @@ async fn a_letter_is_recorded_once(db: &Fresh) {
     assert_eq!(db.record(&[later, stored("c")]).await.expect("records"), 1);
     assert_eq!(read(db, "a").await, (stored("a"), "archived".to_owned()), "nothing has changed");
     assert_eq!(count(db).await, 3);
+}
+
+/// What is recorded of the same letter when it fails at this time.
+fn failing(letter: DeadLetter, failed: i64, reason: &str, retries: u32) -> StoredLetter {
+    let mut failure = Failure::new(ErrorClass::Transient, "retries_exhausted", reason, at(failed));
+    (failure.first_at, failure.retries) = (at(failed - 3), retries);
+    StoredLetter::of_parked(&DeadLetter { failure, stage: Stage::Delivery, ..letter }, at(failed + 1))
+}
+
+async fn set_state(db: &Database, id: &str, state: &str) {
+    let update = query("UPDATE dead_letters SET state = $2 WHERE id = $1").bind(id.to_owned()).bind(state.to_owned());
+    assert_eq!(update.execute(&db.write).await.expect("updates").rows_affected(), 1);
+}
+
+async fn a_letter_that_fails_again_is_open_again(db: &Fresh) {
+    let first = failing(letter(1, b"request"), 10, "no answer", 2);
+    let again = failing(letter(1, b"request"), 20, "still no answer", 5);
+    let id = &first.id;
+    assert_eq!(&again.id, id);
+    assert_eq!(db.record(&[first.clone(), stored("another")]).await.expect("records"), 2);
+    for state in ["replayed", "archived"] {
+        set_state(db, id, state).await;
+        assert_eq!(db.record(std::slice::from_ref(&first)).await.expect("records"), 0);
+        assert_eq!(read(db, id).await, (first.clone(), state.to_owned()), "a copy tells nothing new");
+    }
+    assert_eq!(db.record(&[again.clone(), first.clone(), again.clone()]).await.expect("records"), 0);
+    let expected = StoredLetter { first_failure_at: first.first_failure_at, ..again.clone() };
+    assert_eq!(read(db, id).await, (expected.clone(), "open".to_owned()));
+    assert_eq!(db.record(std::slice::from_ref(&first)).await.expect("records"), 0);
+    assert_eq!(read(db, id).await, (expected, "open".to_owned()), "an old copy changes nothing");
+    assert_eq!(read(db, "another").await, (stored("another"), "open".to_owned()));
+
+    let both = [10, 20].map(|failed| failing(letter(2, b"at once"), failed, &failed.to_string(), 1));
+    assert_eq!(db.record(&both).await.expect("records"), 1);
+    assert_eq!(read(db, &both[0].id).await.0.reason, "20");
+
+    query("UPDATE dead_letters SET letter = '{}'").execute(&db.write).await.expect("empties all");
+    set_state(db, id, "archived").await;
+    assert_eq!(db.record(&[failing(letter(1, b"request"), 30, "secret", 7)]).await.expect("records"), 0);
+    let (emptied, state) = read(db, id).await;
+    assert_eq!((emptied.letter.as_str(), emptied.reason.as_str()), ("{}", "still no answer"), "it stays empty");
+    assert_eq!(state, "archived");
+}
+
+async fn the_letter_of_a_notification_is_replayed_when_it_is_tried_again_by_hand(db: &Fresh) {
+    let mut direct = new("direct", 0);
+    (direct.origin.topic, direct.origin.partition, direct.origin.offset) = ("api".to_owned(), None, None);
+    add(db, &[new("routed", 0), direct]).await.expect("inserts");
+    db.record(&[stored("another")]).await.expect("records");
+    for claimed in claim(db, "lane", 0, 2).await {
+        assert!(settle(db, settlement(&claimed, "lane", State::Failed, 1)).await);
+        let origin = Origin {
+            topic: claimed.origin.topic.clone(),
+            partition: claimed.origin.partition,
+            offset: claimed.origin.offset,
+            value: Some(claimed.request_json.clone().into_bytes()),
+            ..letter(0, b"").origin
+        };
+        let dead = |failed| failing(DeadLetter { origin: origin.clone(), ..letter(0, b"") }, failed, "no answer", 2);
+        let id = dead(1).id;
+        db.record(&[dead(1)]).await.expect("records");
+        assert!(db.reopen(&claimed.id, at(2)).await.expect("reopens"));
+        assert_eq!(read(db, &id).await.1, "replayed", "{}", claimed.id);
+        db.record(&[dead(3)]).await.expect("records");
+        assert_eq!(read(db, &id).await.1, "open", "{}", claimed.id);
+        assert!(!db.reopen(&claimed.id, at(4)).await.expect("asks"), "it waits");
+        assert_eq!(read(db, &id).await.1, "open", "nothing is tried again");
+    }
+    assert_eq!(read(db, "another").await.1, "open");
 }
 
 async fn two_instances_may_record_the_same_letters_at_once(db: &Fresh) {
