@@ -33,7 +33,7 @@ pub struct RecipientsConfig {
     /// Signs these links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsubscribe_secret: Option<Secret>,
-    /// Days for which settled notifications are kept; 0 = for ever.
+    /// Days for which settled notifications and dead letters that were dealt with are kept; 0 = for ever.
     pub retention_days: u32,
 }
 

@@ -1,4 +1,5 @@
-//! Removes settled notifications when their time is over, so that the ledger never grows without bound.
+//! Removes settled notifications, and dead letters that were dealt with, when their time is over, so that the ledger never
+//! grows without bound.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -523,7 +523,7 @@ pub trait NotificationLedger: Send + Sync {
     ) -> Result<HashMap<String, (u64, Timestamp)>, LedgerError>;
 
     /// Moves notifications that were settled before `before` out of the ledger, at most so many, and keeps their
-    /// counts. Says how many it moved.
+    /// counts. Says how many it moved. As many dead letters go that were dealt with and are as old.
     ///
     /// # Errors
     /// When none was moved.

@@ -1,4 +1,4 @@
-//! Settled notifications leave the ledger in small steps; their counts stay.
+//! Settled notifications leave the ledger in small steps; their counts stay. So do dead letters that were dealt with.
 
 use jiff::Timestamp;
 use sqlx::query;
@@ -25,7 +25,13 @@ pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize)
     let delete = |table: &str| format!("DELETE FROM {table} WHERE seq {}", database.dialect.among_seqs());
     let inbox = "DELETE FROM inbox WHERE seq IN (
              SELECT seq FROM (SELECT seq, created_at FROM inbox ORDER BY seq LIMIT $2) AS oldest WHERE created_at < $1)";
+    // What was emptied stays: the letter may be read from its topic again, and with it what was erased. And it is asked
+    // twice, for a letter may be opened again in between.
+    let finished = "state <> 'open' AND letter <> '{}' AND recorded_at < $1";
+    let oldest = format!("SELECT id FROM dead_letters WHERE {finished} ORDER BY recorded_at LIMIT $2");
+    let letters = format!("DELETE FROM dead_letters WHERE {finished} AND id {}", database.dialect.among(&oldest));
     bounded(async {
+        query(sql(letters)).bind(millis(before)).bind(limit as i64).execute(&database.write).await?;
         query(inbox).bind(millis(before)).bind(limit as i64).execute(&database.write).await?;
         // What was on its way when somebody was erased has arrived by now.
         query("DELETE FROM erasures WHERE erased_at < $1").bind(millis(before)).execute(&database.write).await?;

@@ -36,7 +36,7 @@ fn letter(offset: i64, value: &[u8]) -> DeadLetter {
     DeadLetter { origin, stage: Stage::Routing, failure, event_type: Some("OrderCreated".to_owned()) }
 }
 
-fn stored(id: &str) -> StoredLetter {
+pub(super) fn stored(id: &str) -> StoredLetter {
     StoredLetter { id: id.to_owned(), ..StoredLetter::of_parked(&letter(1, b"x"), at(8)) }
 }
 
@@ -110,7 +110,7 @@ fn failing(letter: DeadLetter, failed: i64, reason: &str, retries: u32) -> Store
     StoredLetter::of_parked(&DeadLetter { failure, stage: Stage::Delivery, ..letter }, at(failed + 1))
 }
 
-async fn set_state(db: &Database, id: &str, state: &str) {
+pub(super) async fn set_state(db: &Database, id: &str, state: &str) {
     let update = query("UPDATE dead_letters SET state = $2 WHERE id = $1").bind(id.to_owned()).bind(state.to_owned());
     assert_eq!(update.execute(&db.write).await.expect("updates").rows_affected(), 1);
 }

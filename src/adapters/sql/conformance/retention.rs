@@ -2,9 +2,15 @@
 
 use sqlx::{Row as _, query};
 
+use super::dead_letters::{set_state, stored};
 use super::*;
+use crate::domain::stored_letter::StoredLetter;
+use crate::ports::dead_letters::DeadLetterTable as _;
 
-on_both_databases!(old_ones_leave_in_small_steps_and_their_counts_stay);
+on_both_databases!(
+    old_ones_leave_in_small_steps_and_their_counts_stay,
+    letters_that_were_dealt_with_leave_and_open_ones_stay,
+);
 
 async fn old_ones_leave_in_small_steps_and_their_counts_stay(database: &Fresh) {
     let all: Vec<String> = (0..5).map(|n| n.to_string()).collect();
@@ -34,4 +40,23 @@ async fn old_ones_leave_in_small_steps_and_their_counts_stay(database: &Fresh) {
     let left = left.fetch_one(&database.read).await.expect("reads");
     let left = ["requests", "notifications", "attempts"].map(|table| left.get::<i64, _>(table));
     assert_eq!(left, [2, 2, 1]);
+}
+
+async fn letters_that_were_dealt_with_leave_and_open_ones_stay(database: &Fresh) {
+    let recorded = |n: i64| StoredLetter { recorded_at: at(n), ..stored(&n.to_string()) };
+    let letters: Vec<StoredLetter> = (0..6).map(recorded).collect();
+    assert_eq!(database.record(&letters).await.expect("records"), 6);
+    for (id, state) in [("1", "archived"), ("2", "replayed"), ("3", "archived"), ("5", "archived")] {
+        set_state(database, id, state).await;
+    }
+    let emptied = query("UPDATE dead_letters SET letter = '{}' WHERE id = '3'").execute(&database.write).await;
+    assert_eq!(emptied.expect("updates").rows_affected(), 1);
+    let left = async |limit| {
+        database.retire(at(5), limit).await.expect("retires");
+        let rows = query("SELECT id FROM dead_letters ORDER BY id").fetch_all(&database.read).await.expect("reads");
+        rows.iter().map(|row| row.get("id")).collect::<Vec<String>>()
+    };
+    assert_eq!(left(1).await, ["0", "2", "3", "4", "5"]);
+    assert_eq!(left(1).await, ["0", "3", "4", "5"]);
+    assert_eq!(left(10).await, ["0", "3", "4", "5"], "two are open, one is empty, one is too young");
 }
