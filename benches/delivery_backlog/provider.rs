@@ -39,6 +39,7 @@ impl Target {
             url: server.url(),
             timeout: Duration::from_secs(5),
             secret: None,
+            reports: None,
             email_from: "Shop <no-reply@shop.example>".to_owned(),
             from: None,
             status_callback_url: None,

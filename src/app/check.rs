@@ -36,9 +36,12 @@ pub fn check(config: &Config) -> Vec<Mistake> {
     }
     for (index, provider) in config.delivery.providers.iter().enumerate() {
         // Building a file provider creates its folder, and an inbox needs a database: a check must do without.
-        if !matches!(provider.kind, ProviderKind::File | ProviderKind::Inbox)
-            && let Err(error) = providers::build(&provider_settings(config, provider), None)
-        {
+        if matches!(provider.kind, ProviderKind::File | ProviderKind::Inbox) {
+            continue;
+        }
+        let settings = provider_settings(config, provider);
+        let built = providers::build(&settings, None).map(drop);
+        if let Err(error) = built.and_then(|()| providers::report_reader(&settings, provider.channel).map(drop)) {
             add(format!("delivery.providers[{index}].{}", error.key), error.to_string());
         }
     }

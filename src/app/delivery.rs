@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::breakers::Breakers;
 use crate::actors::dispatch::DispatchDuty;
-use crate::adapters::providers::{self, DkimSettings, ProviderSettings};
+use crate::adapters::providers::{self, DkimSettings, ProviderSettings, ReportSettings};
 use crate::adapters::redis::{RedisLink, RedisRate};
 use crate::adapters::sql::Database;
-use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind, RecipientsConfig};
+use crate::config::{Config, OnUnknown, ProviderConfig, ProviderKind, RecipientsConfig, ReportFormat, ReportsConfig};
 use crate::delivery::context::{DispatchContext, LaneSettings};
 use crate::delivery::decide;
 use crate::delivery::desk::Desk;
@@ -72,6 +72,7 @@ pub fn provider_settings(config: &Config, provider: &ProviderConfig) -> Provider
         url: provider.url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default(),
         timeout: provider.timeout(),
         secret: provider.secret.as_ref().map(|s| s.expose().to_owned()),
+        reports: provider.reports.as_ref().and_then(report_settings),
         email_from: config.delivery.email_from.clone(),
         from: provider.from.clone(),
         status_callback_url: provider.status_callback_url.as_ref().map(|url| url.expose().to_owned()),
@@ -84,10 +85,19 @@ pub fn provider_settings(config: &Config, provider: &ProviderConfig) -> Provider
     }
 }
 
+/// Both keys are there in a configuration without mistakes.
+fn report_settings(reports: &ReportsConfig) -> Option<ReportSettings> {
+    let format = match reports.format? {
+        ReportFormat::Mailgun => providers::ReportFormat::Mailgun,
+        ReportFormat::Sendgrid => providers::ReportFormat::SendGrid,
+    };
+    Some(ReportSettings { format, key: reports.key.as_ref()?.expose().to_owned() })
+}
+
 /// Takes reports of those providers that send some.
 ///
 /// # Errors
-/// What is wrong with a provider's secret.
+/// What is wrong with a provider's secret or key.
 pub fn report_desk(config: &Config, database: &Database) -> Result<ReportDesk, String> {
     let mut reporting = HashMap::new();
     for provider in &config.delivery.providers {

@@ -22,10 +22,11 @@ const NAMED: [(&str, [&str; 2]); 7] = [
 const PREFIX: &str = "NOTIFICATION__";
 
 /// Optional keys without a default, whose values are texts.
-const TEXTS: [&str; 17] = [
+const TEXTS: [&str; 18] = [
     "url",
     "templates_dir",
     "secret",
+    "key",
     "recipient",
     "group",
     "consumer",

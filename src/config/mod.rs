@@ -45,7 +45,7 @@ pub use kafka::{AutoOffsetReset, KafkaConfig, Partitions};
 pub use logging::{LogFormat, LoggingConfig};
 pub use mistake::{ConfigError, Mistake};
 pub use monitor::MonitorConfig;
-pub use provider::{DkimConfig, OnUnknown, ProviderConfig, ProviderKind};
+pub use provider::{DkimConfig, OnUnknown, ProviderConfig, ProviderKind, ReportFormat, ReportsConfig};
 pub use recipients::RecipientsConfig;
 pub use redis::RedisConfig;
 pub use route::{PointerText, RouteConfig};

@@ -31,7 +31,7 @@ pub struct ProviderConfig {
     /// See [`ProviderConfig::on_unknown`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unknown: Option<OnUnknown>,
-    /// Signs the requests of kind `http`.
+    /// Signs the requests of kind `http`, and reports in the service's own format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// Sender of kind `twilio`: a number, a short code, a name, or a messaging service (`MG…`).
@@ -46,6 +46,9 @@ pub struct ProviderConfig {
     /// Signs the e-mails of kind `smtp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dkim: Option<DkimConfig>,
+    /// How a mail service reports to kinds `smtp` and `http`, unless it does so in the service's own format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reports: Option<ReportsConfig>,
 }
 
 fn default_timeout_ms() -> u64 {
@@ -65,6 +68,28 @@ pub struct DkimConfig {
     /// The private key, RSA or Ed25519, as PEM.
     #[serde(default)]
     pub private_key_file: PathBuf,
+}
+
+/// `reports` of a provider of e-mail.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct ReportsConfig {
+    /// Whose webhooks they are; needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<ReportFormat>,
+    /// What their signatures are verified with; needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+}
+
+/// Whose webhooks are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportFormat {
+    /// Mailgun's.
+    Mailgun,
+    /// SendGrid's signed Event Webhook.
+    Sendgrid,
 }
 
 /// How a provider is spoken to.
@@ -175,6 +200,9 @@ impl ProviderConfig {
         rule(mistakes, rate, &format!("{key}.max_per_second"), "must be at least 1, not 0");
         let secret = self.secret.as_ref().is_none_or(|secret| !secret.expose().is_empty());
         rule(mistakes, secret, &format!("{key}.secret"), "must not be empty");
+        if let Some(reports) = &self.reports {
+            reports.validate(&format!("{key}.reports"), mistakes);
+        }
     }
 
     fn validate_channel(&self, key: &str, mistakes: &mut Vec<Mistake>) {
@@ -194,6 +222,7 @@ impl ProviderConfig {
         let set = [
             ("url", self.url.is_some(), self.kind != ProviderKind::Inbox),
             ("secret", self.secret.is_some(), matches!(self.kind, ProviderKind::Http | ProviderKind::Smtp)),
+            ("reports", self.reports.is_some(), matches!(self.kind, ProviderKind::Http | ProviderKind::Smtp)),
             ("from", self.from.is_some(), self.kind == ProviderKind::Twilio),
             ("status_callback_url", self.status_callback_url.is_some(), self.kind == ProviderKind::Twilio),
             ("credentials_file", self.credentials_file.is_some(), self.kind == ProviderKind::Fcm),
@@ -202,6 +231,11 @@ impl ProviderConfig {
         let idle = set.into_iter().filter(|(_, set, used)| *set && !used).map(|(name, ..)| {
             format!("provider `{}`: `{name}` has no effect for kind `{}`", self.name, self.kind.as_str())
         });
+        let unsigned = self.kind == ProviderKind::Smtp && self.secret.is_some() && self.reports.is_some();
+        let unsigned = unsigned.then(|| format!("provider `{}`: `secret` has no effect beside `reports`", self.name));
+        let unread = self.kind == ProviderKind::Http && self.channel != Channel::Email && self.reports.is_some();
+        let unread =
+            unread.then(|| format!("provider `{}`: `reports` has no effect for channel {}", self.name, self.channel));
         let dkim = self.dkim.as_ref().filter(|_| self.kind == ProviderKind::Smtp);
         let strange = dkim.filter(|dkim| !dkim.is_aligned(sender)).map(|dkim| {
             format!(
@@ -210,7 +244,7 @@ impl ProviderConfig {
                 self.name, dkim.domain
             )
         });
-        idle.chain(strange).collect()
+        idle.chain(unsigned).chain(unread).chain(strange).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::mistake::{Mistake, check_url_with_host, is_faulty, rule};
-use super::provider::{DkimConfig, ProviderConfig, ProviderKind};
+use super::provider::{DkimConfig, ProviderConfig, ProviderKind, ReportsConfig};
 use super::secret::SecretUrl;
 
 const WEB: [&str; 2] = ["http://", "https://"];
@@ -68,6 +68,14 @@ impl DkimConfig {
             rule(mistakes, well_formed, &key, "must be a DNS name in ASCII");
         }
         needs_file(mistakes, &format!("{key}.private_key_file"), &self.private_key_file);
+    }
+}
+
+impl ReportsConfig {
+    pub(super) fn validate(&self, key: &str, mistakes: &mut Vec<Mistake>) {
+        rule(mistakes, self.format.is_some(), &format!("{key}.format"), "is missing: sendgrid or mailgun");
+        let given = self.key.as_ref().is_some_and(|key| !key.expose().trim().is_empty());
+        rule(mistakes, given, &format!("{key}.key"), "is missing: what the service's signatures are verified with");
     }
 }
 

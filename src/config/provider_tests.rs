@@ -44,6 +44,19 @@ fn every_kind_says_what_it_needs() {
             "kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"\ndkim = { selectr = \"a\" }",
             vec!["dkim.domain: is missing", "dkim.private_key_file: ", "dkim.selector: ", "dkim.selectr: unknown key"],
         ),
+        (
+            "kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"\nreports = {}",
+            vec!["reports.format: is missing: sendgrid or mailgun", "reports.key: is missing"],
+        ),
+        (
+            "kind = \"http\"\nchannel = \"email\"\nurl = \"http://h\"\n\
+             reports = { format = \"postmark\", key = 5, kye = \"k\" }",
+            vec![
+                "reports.format: `postmark` is none of mailgun, sendgrid",
+                "reports.key: must be a string",
+                "reports.kye: unknown key",
+            ],
+        ),
     ] {
         let found = provider_mistakes(provider);
         assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -88,6 +101,38 @@ fn the_environment_gives_a_number_as_a_text() {
         ("NOTIFICATION__DELIVERY__PROVIDERS__0__URL", "https://S:T@api.example"),
     ];
     assert_eq!(good(twilio, &env).delivery.providers[0].from.as_deref(), Some("+15550100123"));
+}
+
+#[test]
+fn reports_are_read_in_the_format_that_is_named() {
+    let smtp = "[[delivery.providers]]\nname = \"p\"\nkind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"\n\
+                reports = { format = \"mailgun\" }\n";
+    let config = good(smtp, &[("NOTIFICATION__DELIVERY__PROVIDERS__0__REPORTS__KEY", "1234567890123")]);
+    let reports = config.delivery.providers[0].reports.as_ref().expect("reports");
+    let key = reports.key.as_ref().map(Secret::expose);
+    assert_eq!(
+        (reports.format, key),
+        (Some(ReportFormat::Mailgun), Some("1234567890123")),
+        "a text, whatever it looks like"
+    );
+    for text in [config.show(), format!("{config:?}")] {
+        assert!(!text.contains("1234567890123") && text.to_ascii_lowercase().contains("mailgun"), "{text}");
+    }
+    assert_eq!(good(&config.show(), &[]).show(), config.show(), "what is shown loads");
+
+    let warnings = |provider: &str| {
+        let reports = "reports = { format = \"sendgrid\", key = \"k\" }\nsecret = \"s\"";
+        let warnings = good(&format!("[[delivery.providers]]\nname = \"p\"\n{provider}\n{reports}"), &[]).warnings();
+        warnings.into_iter().filter(|warning| warning.starts_with("provider `p`: ")).collect::<Vec<_>>()
+    };
+    assert!(warnings("kind = \"http\"\nchannel = \"email\"\nurl = \"http://h\"").is_empty());
+    for (provider, idle) in [
+        ("kind = \"smtp\"\nchannel = \"email\"\nurl = \"smtp://h\"", "`secret` has no effect beside `reports`"),
+        ("kind = \"http\"\nchannel = \"sms\"\nurl = \"http://h\"", "`reports` has no effect for channel sms"),
+    ] {
+        assert_eq!(warnings(provider), [format!("provider `p`: {idle}")]);
+    }
+    assert_eq!(warnings("kind = \"file\"\nchannel = \"email\"\nurl = \"file:x\"").len(), 2);
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn the_optional_keys_of_the_manual_are_valid() {
     assert_eq!(config.kafka.properties.len(), 5);
     assert!(config.redis.url.is_some() && config.delivery.templates_dir.is_some());
     assert!(config.delivery.providers[0].secret.is_some() && config.delivery.providers[0].max_per_second.is_some());
-    assert_eq!(config.warnings().len(), 5, "keys without effect for a file: {:#?}", config.warnings());
+    assert_eq!(config.warnings().len(), 6, "keys without effect for a file: {:#?}", config.warnings());
 }
 
 #[test]

@@ -1,8 +1,14 @@
-//! What Twilio calls back to tell of text messages, signed as Twilio signs it. Needs no server.
+//! What Twilio calls back to tell of text messages and SendGrid of e-mails, signed as they sign it. Needs no server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::Timestamp;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::sign::Signer;
 use serde_json::{Value, json};
 use sha1::Sha1;
 use url::form_urlencoded;
@@ -65,6 +71,64 @@ fn what_twilio_signed_is_shown_and_heeded_and_nothing_else() {
         let counted = |report| metrics.sum("provider_reports_total", &[("provider", "texts"), ("report", report)]);
         (counted("delivered") == 2 && counted("failed") == 1).then_some(())
     });
+}
+
+#[test]
+fn what_sendgrid_signed_is_shown_and_a_bounce_ends_the_use_of_an_address() {
+    let provider = FakeProvider::accepting();
+    let (key, another) = (mail_key(), mail_key());
+    let public = STANDARD.encode(key.public_key_to_der().expect("a public key"));
+    let reports = format!("reports = {{ format = \"sendgrid\", key = \"{public}\" }}\n");
+    let alone = Alone::start(&(provider.named("mail", "email", secs(5)) + &reports));
+    let service = &alone.service;
+    let mail = |address: &str| {
+        service.submit(&json!({"channel": "email", "recipient": address, "template": "order_shipped",
+                               "data": {"orderId": "4711"}}))
+    };
+    let (arrived, lost) = (mail("ann@example.com"), mail("bob@example.com"));
+    for id in [&arrived, &lost] {
+        service.wait_for_state(id, "sent", secs(20));
+    }
+    let report = |id: &str| service.notification(id).expect("it is known")["attempts"][0]["report"].clone();
+
+    let events = json!([
+        {"event": "delivered", "email": "ann@example.com", "timestamp": 1_513_299_570, "response": "250 OK",
+         "smtp-id": format!("<{arrived}@example.com>"), "sg_event_id": "rWVYmVk90MjZJ9iohOBa3w=="},
+        {"event": "deferred", "email": "ann@example.com", "timestamp": 1_513_299_569, "attempt": "1",
+         "smtp-id": format!("<{arrived}@example.com>"), "sg_event_id": "t7LEShmowp86DTdUW8M-GQ=="},
+        {"event": "bounce", "type": "bounce", "email": "bob@example.com", "timestamp": 1_513_299_569, "status": "5.0.0",
+         "smtp-id": format!("<{lost}@example.com>"), "sg_event_id": "6g4ZI7SA-xmRDv57GoPIPw=="}
+    ]);
+    assert_eq!(call_as_sendgrid(service, &events, &another), 401);
+    assert_eq!((report(&arrived), report(&lost)), (Value::Null, Value::Null), "no stranger is believed");
+    assert_eq!(call_as_sendgrid(service, &json!({"event": "delivered"}), &key), 400);
+    assert_eq!(call_as_sendgrid(service, &events, &key), 204);
+    assert_eq!(call_as_sendgrid(service, &events, &key), 204, "it may come twice");
+    assert_eq!((report(&arrived), report(&lost)), (json!("delivered"), json!("bounced")));
+    let next = service.wait_for_state(&mail("bob@example.com"), "suppressed", secs(20));
+    assert!(next["reason"].as_str().is_some_and(|why| why.contains("bounced")), "{next}");
+    service.wait_for_state(&mail("ann@example.com"), "sent", secs(20));
+    assert_eq!(provider.arrivals().len(), 3, "there is no such mailbox");
+}
+
+fn mail_key() -> PKey<Private> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
+    PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key")
+}
+
+/// Of the time and the body; returns the status of the answer.
+#[track_caller]
+fn call_as_sendgrid(service: &Service, events: &Value, key: &PKey<Private>) -> u16 {
+    let (timestamp, body) = (Timestamp::now().as_second().to_string(), events.to_string());
+    let mut signer = Signer::new(MessageDigest::sha256(), key).expect("a signer");
+    signer.update(format!("{timestamp}{body}").as_bytes()).expect("updated");
+    let signature = STANDARD.encode(signer.sign_to_vec().expect("a signature"));
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("X-Twilio-Email-Event-Webhook-Signature", signature.as_str()),
+        ("X-Twilio-Email-Event-Webhook-Timestamp", timestamp.as_str()),
+    ];
+    service.send("POST", "/webhooks/mail", &headers, &body).status
 }
 
 fn texts(provider: &FakeProvider) -> String {

@@ -1,7 +1,8 @@
 //! What mail services report afterwards: bounces, complaints, deliveries, unsubscriptions.
 //!
-//! The format is the service's own, so that any mail service's webhook can be turned into it by a few lines in between:
-//! one JSON object, or a list of them, signed by Standard Webhooks.
+//! The format that is read here is the service's own, so that any mail service's webhook can be turned into it by a few
+//! lines in between: one JSON object, or a list of them, signed by Standard Webhooks. `sendgrid_events` and
+//! `mailgun_events` read what those services send themselves.
 //!
 //! ```json
 //! {"type": "bounce", "bounceType": "permanent", "recipient": "ann@example.com",
@@ -16,6 +17,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::webhook_signature::WebhookSigner;
 use crate::domain::recipient::is_email;
@@ -24,6 +26,8 @@ pub use super::webhook_signature::SignatureError;
 
 /// The most events in one list.
 const MOST_EVENTS: usize = 500;
+/// How far a mail service's clock may be ahead of this one, in seconds.
+const AHEAD_SECONDS: i64 = 300;
 
 /// What happened to an e-mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub enum MailEventKind {
     BouncedForGood,
     /// It did not arrive; the next one may.
     BouncedForNow,
+    /// The mail service did not even try, and not because of the address.
+    Dropped,
     /// The recipient called it spam: nothing further shall be sent to the address.
     Complaint,
     /// The recipient's server took it.
@@ -45,11 +51,10 @@ pub enum MailEventKind {
 pub struct MailEvent {
     /// What happened.
     pub kind: MailEventKind,
-    /// The e-mail address.
-    pub address: String,
-    /// The e-mail's Message-ID without angle brackets; what stands before the `@` is the notification's id, unless that
-    /// has characters that a Message-ID cannot have.
-    pub message_id: Option<String>,
+    /// The e-mail address, if what was given is one.
+    pub address: Option<String>,
+    /// The notification's id, if the event says which e-mail it is about.
+    pub notification: Option<String>,
     /// When it happened, if the service said so.
     pub at: Option<Timestamp>,
 }
@@ -60,6 +65,9 @@ pub enum MailEventError {
     /// It is not believed.
     #[error(transparent)]
     Signature(#[from] SignatureError),
+    /// It is not believed, by a mail service's own way of signing; says why.
+    #[error("{0}")]
+    Stranger(&'static str),
     /// It is no JSON of this form; says where.
     #[error("the report makes no sense: {0}")]
     Malformed(String),
@@ -101,6 +109,30 @@ impl MailEvents {
         self.signer.verify(headers.id, headers.timestamp, headers.signature, body, now)?;
         parse(body)
     }
+}
+
+/// The id in an e-mail's Message-ID, with or without angle brackets: what stands before the `@`, unless the id has
+/// characters that a Message-ID cannot have.
+pub(super) fn notification_of(message_id: &str) -> Option<String> {
+    let id = message_id.trim().trim_matches(['<', '>']);
+    let id = id.split_once('@').map_or(id, |(id, _)| id);
+    Some(id.to_owned()).filter(|id| !id.is_empty())
+}
+
+/// The address in an event, if it is one.
+pub(super) fn address_of(text: Option<&str>) -> Option<String> {
+    text.map(str::trim).filter(|text| is_email(text)).map(str::to_owned)
+}
+
+/// Seconds of Unix time, as a number or a text.
+pub(super) fn moment(value: &Value) -> Option<Timestamp> {
+    let seconds: f64 = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    Timestamp::from_millisecond((seconds * 1000.0).round() as i64).ok()
+}
+
+/// True for a signature of this time that is not older than so many seconds, nor much ahead of the clock here.
+pub(super) fn is_timely(signed: i64, now: Timestamp, oldest: i64) -> bool {
+    (-AHEAD_SECONDS..=oldest).contains(&now.as_second().saturating_sub(signed))
 }
 
 #[derive(Deserialize)]
@@ -158,12 +190,9 @@ impl Raw {
             (RawKind::Unsubscribe, _) => MailEventKind::Unsubscribed,
         };
         let address = self.recipient.or(self.address).ok_or("needs a recipient or an address")?;
-        let address = address.trim().to_owned();
-        if !is_email(&address) {
-            return Err("its recipient is no e-mail address");
-        }
-        let message_id = self.message_id.map(|id| id.trim().trim_matches(['<', '>']).to_owned());
-        Ok(MailEvent { kind, address, message_id: message_id.filter(|id| !id.is_empty()), at: self.timestamp })
+        let address = Some(address_of(Some(&address)).ok_or("its recipient is no e-mail address")?);
+        let notification = self.message_id.as_deref().and_then(notification_of);
+        Ok(MailEvent { kind, address, notification, at: self.timestamp })
     }
 }
 
@@ -194,11 +223,38 @@ mod tests {
         );
         let expected = MailEvent {
             kind: MailEventKind::BouncedForGood,
-            address: "ann@example.com".into(),
-            message_id: Some("n-1@example.com".into()),
+            address: Some("ann@example.com".into()),
+            notification: Some("n-1".into()),
             at: Some("2026-11-25T10:00:00Z".parse().expect("a time")),
         };
         assert_eq!(events, Ok(vec![expected]));
+    }
+
+    #[test]
+    fn a_message_id_names_the_notification() {
+        for (message_id, id) in [
+            ("<n-1@example.com>", Some("n-1")),
+            (" n-1@example.com ", Some("n-1")),
+            ("n-1", Some("n-1")),
+            ("<@example.com>", None),
+            ("", None),
+        ] {
+            assert_eq!(notification_of(message_id).as_deref(), id, "{message_id}");
+        }
+    }
+
+    #[test]
+    fn times_are_numbers_or_texts() {
+        let half_past = Timestamp::from_millisecond(NOW * 1000 + 500).ok();
+        assert_eq!(moment(&serde_json::json!(1_700_000_000.5)), half_past);
+        assert_eq!(moment(&serde_json::json!("1700000000.5")), half_past);
+        for none in [serde_json::json!("soon"), serde_json::json!(1e300), Value::Null] {
+            assert_eq!(moment(&none), None, "{none}");
+        }
+        let now = Timestamp::from_second(NOW).expect("a time");
+        let timely = [NOW + 300, NOW - 60].map(|signed| is_timely(signed, now, 60));
+        let untimely = [NOW + 301, NOW - 61, i64::MIN, i64::MAX].map(|signed| is_timely(signed, now, 60));
+        assert_eq!((timely, untimely), ([true; 2], [false; 4]));
     }
 
     #[test]

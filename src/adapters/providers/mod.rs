@@ -17,8 +17,11 @@ mod inbox;
 pub mod mail_events;
 #[cfg(test)]
 mod mail_tests;
+mod mailgun_events;
+mod mailgun_tokens;
 mod reports;
 mod retry_after;
+mod sendgrid_events;
 mod slack;
 #[cfg(test)]
 mod slack_tests;
@@ -85,8 +88,10 @@ pub struct ProviderSettings {
     pub url: String,
     /// The most that one attempt may take.
     pub timeout: Duration,
-    /// Signs what the `http` kind posts.
+    /// Signs what the `http` kind posts, and the reports in the service's own format.
     pub secret: Option<String>,
+    /// Reports in a mail service's format.
+    pub reports: Option<ReportSettings>,
     /// The sender of e-mail.
     pub email_from: String,
     /// The sender of the `twilio` kind.
@@ -108,6 +113,24 @@ pub struct DkimSettings {
     pub domain: String,
     /// The private key as PEM.
     pub private_key_file: PathBuf,
+}
+
+/// How a mail service reports what became of e-mails. It has no `Debug`, so that the key cannot reach a log.
+#[derive(Clone)]
+pub struct ReportSettings {
+    /// Whose webhooks they are.
+    pub format: ReportFormat,
+    /// What their signatures are verified with.
+    pub key: String,
+}
+
+/// Whose webhooks are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// Mailgun's, verified with the HTTP webhook signing key.
+    Mailgun,
+    /// The signed Event Webhook of SendGrid, verified with its public key.
+    SendGrid,
 }
 
 impl ProviderSettings {

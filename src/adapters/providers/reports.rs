@@ -2,32 +2,45 @@
 
 use jiff::Timestamp;
 
-use super::mail_events::{MailEventError, MailEventKind, MailEvents, SignedHeaders};
+use super::mail_events::{MailEvent, MailEventError, MailEventKind, MailEvents, SignedHeaders};
+use super::mailgun_events::MailgunEvents;
+use super::sendgrid_events::{self, SendGridEvents};
 use super::twilio::NOTIFICATION_PARAMETER;
 use super::twilio_callback::{self, MessageStatus};
-use super::{ProviderKind, ProviderSettings, ProviderSetupError};
+use super::{ProviderKind, ProviderSettings, ProviderSetupError, ReportFormat};
 use crate::domain::channel::Channel;
 use crate::ports::reports::{Callback, Consequence, Report, ReportError, ReportReader};
 
 /// Reads the reports of a provider, if it is of a kind that sends some and has what it takes to believe them.
 ///
 /// # Errors
-/// What is wrong with its secret.
+/// What is wrong with its secret or key.
 pub fn report_reader(
     settings: &ProviderSettings,
     channel: Channel,
 ) -> Result<Option<Box<dyn ReportReader>>, ProviderSetupError> {
-    match (settings.kind, &settings.status_callback_url, &settings.secret) {
-        (ProviderKind::Twilio, Some(url), _) => {
+    match (settings.kind, &settings.status_callback_url) {
+        (ProviderKind::Twilio, Some(url)) => {
             let auth_token = twilio_callback::auth_token(&settings.url).unwrap_or_default();
             Ok(Some(Box::new(TwilioReports { url: url.clone(), auth_token })))
         }
-        (ProviderKind::Smtp | ProviderKind::Http, _, Some(secret)) if channel == Channel::Email => {
-            let events = MailEvents::new(secret).map_err(|problem| settings.at_fault("secret", problem))?;
-            Ok(Some(Box::new(MailReports(events))))
-        }
+        (ProviderKind::Smtp | ProviderKind::Http, _) if channel == Channel::Email => mail_reader(settings),
         _ => Ok(None),
     }
+}
+
+fn mail_reader(settings: &ProviderSettings) -> Result<Option<Box<dyn ReportReader>>, ProviderSetupError> {
+    let Some(reports) = &settings.reports else {
+        let Some(secret) = &settings.secret else { return Ok(None) };
+        let events = MailEvents::new(secret).map_err(|problem| settings.at_fault("secret", problem))?;
+        return Ok(Some(Box::new(events)));
+    };
+    let unusable = |problem: &'static str| settings.at_fault("reports.key", problem);
+    let reader: Box<dyn ReportReader> = match reports.format {
+        ReportFormat::Mailgun => Box::new(MailgunEvents::new(&reports.key).map_err(unusable)?),
+        ReportFormat::SendGrid => Box::new(SendGridEvents::new(&reports.key).map_err(unusable)?),
+    };
+    Ok(Some(reader))
 }
 
 struct TwilioReports {
@@ -63,9 +76,7 @@ impl ReportReader for TwilioReports {
     }
 }
 
-struct MailReports(MailEvents);
-
-impl ReportReader for MailReports {
+impl ReportReader for MailEvents {
     fn read(&self, callback: &Callback, now: Timestamp) -> Result<Vec<Report>, ReportError> {
         let header = |name| callback.header(name).unwrap_or_default();
         let signed = SignedHeaders {
@@ -73,31 +84,49 @@ impl ReportReader for MailReports {
             timestamp: header("webhook-timestamp"),
             signature: header("webhook-signature"),
         };
-        let events = self.0.read(signed, callback.body(), now).map_err(|error| match error {
-            MailEventError::Signature(_) => ReportError::Stranger(error.to_string()),
-            MailEventError::Malformed(_) => ReportError::Invalid(error.to_string()),
-        })?;
-        let report = |event: super::mail_events::MailEvent| {
-            let outcome = match event.kind {
-                MailEventKind::BouncedForGood => "bounced",
-                MailEventKind::BouncedForNow => "bounced for now",
-                MailEventKind::Complaint => "complaint",
-                MailEventKind::Delivered => "delivered",
-                MailEventKind::Unsubscribed => "unsubscribed",
-            };
-            let id = event.message_id.as_deref().map(|id| id.split_once('@').map_or(id, |(id, _)| id).to_owned());
-            let address = event.address;
-            let consequence = match event.kind {
-                MailEventKind::BouncedForGood | MailEventKind::Complaint => {
-                    Some(Consequence::Suppress { address, reason: outcome.to_owned() })
-                }
-                MailEventKind::Unsubscribed => Some(Consequence::Unsubscribe { address }),
-                MailEventKind::BouncedForNow | MailEventKind::Delivered => None,
-            };
-            Report { notification: id, outcome: outcome.to_owned(), consequence }
-        };
-        Ok(events.into_iter().map(report).collect())
+        reports(self.read(signed, callback.body(), now))
     }
+}
+
+impl ReportReader for SendGridEvents {
+    fn read(&self, callback: &Callback, now: Timestamp) -> Result<Vec<Report>, ReportError> {
+        let header = |name| callback.header(name).unwrap_or_default();
+        let timestamp = header(sendgrid_events::TIMESTAMP_HEADER);
+        reports(self.read(timestamp, header(sendgrid_events::SIGNATURE_HEADER), callback.body(), now))
+    }
+}
+
+impl ReportReader for MailgunEvents {
+    fn read(&self, callback: &Callback, now: Timestamp) -> Result<Vec<Report>, ReportError> {
+        reports(self.read(callback.body(), now))
+    }
+}
+
+fn reports(events: Result<Vec<MailEvent>, MailEventError>) -> Result<Vec<Report>, ReportError> {
+    let events = events.map_err(|error| match error {
+        MailEventError::Signature(_) | MailEventError::Stranger(_) => ReportError::Stranger(error.to_string()),
+        MailEventError::Malformed(_) => ReportError::Invalid(error.to_string()),
+    })?;
+    Ok(events.into_iter().map(report).collect())
+}
+
+fn report(event: MailEvent) -> Report {
+    let outcome = match event.kind {
+        MailEventKind::BouncedForGood => "bounced",
+        MailEventKind::BouncedForNow => "bounced for now",
+        MailEventKind::Complaint => "complaint",
+        MailEventKind::Delivered => "delivered",
+        MailEventKind::Dropped => "dropped",
+        MailEventKind::Unsubscribed => "unsubscribed",
+    };
+    let consequence = event.address.and_then(|address| match event.kind {
+        MailEventKind::BouncedForGood | MailEventKind::Complaint => {
+            Some(Consequence::Suppress { address, reason: outcome.to_owned() })
+        }
+        MailEventKind::Unsubscribed => Some(Consequence::Unsubscribe { address }),
+        MailEventKind::BouncedForNow | MailEventKind::Delivered | MailEventKind::Dropped => None,
+    });
+    Report { notification: event.notification, outcome: outcome.to_owned(), consequence }
 }
 
 #[cfg(test)]
@@ -108,6 +137,7 @@ mod tests {
     use sha1::Sha1;
 
     use super::*;
+    use crate::adapters::providers::ReportSettings;
     use crate::adapters::providers::test_support::settings;
     use crate::adapters::providers::webhook_signature::WebhookSigner;
 
@@ -182,5 +212,50 @@ mod tests {
             assert!(matches!(call("v1,AAAA".into(), &body), Err(ReportError::Stranger(_))));
         }
         assert!(report_reader(&settings, Channel::Sms).expect("sound").is_none(), "no reports of SMS over mail");
+    }
+
+    #[test]
+    fn a_mail_service_is_read_in_its_own_format_and_no_other() {
+        let with = |format, key: &str| ProviderSettings {
+            secret: Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()),
+            reports: Some(ReportSettings { format, key: key.into() }),
+            ..settings(ProviderKind::Smtp, "smtp://localhost")
+        };
+        let mailgun = reader(&with(ReportFormat::Mailgun, "key-1"), Channel::Email);
+        let call = |token: &str, event: &str| {
+            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"key-1").expect("any key");
+            mac.update(format!("0{token}").as_bytes());
+            let signature = crate::domain::bytes::hex(&mac.finalize().into_bytes());
+            let body = format!(
+                r#"{{"signature":{{"timestamp":"0","token":"{token}","signature":"{signature}"}},"event-data":{{{event}}}}}"#
+            );
+            mailgun.read(&Callback::new("", Vec::new(), body.into_bytes()), NOW)
+        };
+        let about = r#""recipient":"a@b.example","message":{"headers":{"message-id":"n-1@b.example"}}"#;
+        let report = |outcome: &str, consequence| {
+            Ok(vec![Report { notification: Some("n-1".into()), outcome: outcome.into(), consequence }])
+        };
+        let address = || "a@b.example".to_owned();
+        let complaint = Consequence::Suppress { address: address(), reason: "complaint".into() };
+        assert_eq!(call("t1", &format!(r#""event":"complained",{about}"#)), report("complaint", Some(complaint)));
+        let unsubscribe = Consequence::Unsubscribe { address: address() };
+        let unsubscribed = call("t2", &format!(r#""event":"unsubscribed",{about}"#));
+        assert_eq!(unsubscribed, report("unsubscribed", Some(unsubscribe)));
+        assert_eq!(call("t3", &format!(r#""event":"rejected",{about}"#)), report("dropped", None));
+        assert_eq!(call("t4", &format!(r#""event":"opened",{about}"#)), Ok(Vec::new()));
+        assert!(matches!(call("t4", &format!(r#""event":"complained",{about}"#)), Err(ReportError::Stranger(_))));
+        assert!(matches!(call("t5", ""), Err(ReportError::Invalid(_))));
+
+        let key = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8kF9mN1flpVKS3GRqe62gw+2fNNRaI\
+            NXvVpiglSI8eNEc6wEA3F+g==";
+        let sendgrid = reader(&with(ReportFormat::SendGrid, key), Channel::Email);
+        let neutral = WebhookSigner::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a key");
+        let headers = [("webhook-id", "m-1"), ("webhook-timestamp", "0")];
+        let mut headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        headers.push(("webhook-signature".into(), neutral.sign("m-1", 0, b"[]")));
+        let read = sendgrid.read(&Callback::new("", headers, b"[]".to_vec()), NOW);
+        assert!(matches!(read, Err(ReportError::Stranger(why)) if why.contains("X-Twilio-Email-Event-Webhook")));
+        let no_key = report_reader(&with(ReportFormat::SendGrid, "s3cret"), Channel::Email).err().expect("an error");
+        assert_eq!(no_key.to_string(), "provider `mail`: `reports.key` is no public key in base64 or PEM");
     }
 }

@@ -29,6 +29,7 @@ pub fn settings(kind: ProviderKind, url: &str) -> ProviderSettings {
         url: url.into(),
         timeout: Duration::from_secs(10),
         secret: None,
+        reports: None,
         email_from: "Müllers Läden <no-reply@example.com>".into(),
         from: Some("+15550100999".into()),
         status_callback_url: None,
