@@ -34,3 +34,5 @@ mod outbox_relay_tests;
 mod rules_tests;
 #[cfg(test)]
 mod state_tests;
+#[cfg(test)]
+mod tests;

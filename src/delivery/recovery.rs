@@ -57,7 +57,8 @@ impl LeaseKeeper {
         }
     }
 
-    async fn once(&self, watch: &mut LeaseWatch) -> Result<(), LedgerError> {
+    /// One of these looks.
+    pub(super) async fn once(&self, watch: &mut LeaseWatch) -> Result<(), LedgerError> {
         let ledger = &self.context.ledger;
         let now = self.context.clock.now();
         ledger.renew(&self.owner, &self.held.ids(), now + self.context.lease).await?;

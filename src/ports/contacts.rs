@@ -36,17 +36,17 @@ pub struct Erased {
 /// Knows how recipients are reached.
 #[async_trait]
 pub trait Contacts: Send + Sync {
-    /// Adds to what is known: absent fields keep their value. Wakes what waits for these contacts. In order.
+    /// Adds to what is known: absent fields keep their value. What waits for these contacts is due now. In order.
     ///
     /// # Errors
     /// When nothing of it was stored.
-    async fn learn(&self, recipients: Vec<Recipient>) -> Result<(), LedgerError>;
+    async fn learn(&self, recipients: Vec<Recipient>, now: Timestamp) -> Result<(), LedgerError>;
 
-    /// Replaces what is known about a recipient. Wakes what waits for the contact.
+    /// Replaces what is known about a recipient. What waits for the contact is due now.
     ///
     /// # Errors
     /// When nothing of it was stored.
-    async fn put(&self, recipient: Recipient) -> Result<(), LedgerError>;
+    async fn put(&self, recipient: Recipient, now: Timestamp) -> Result<(), LedgerError>;
 
     /// What is known about one recipient.
     ///

@@ -7,6 +7,8 @@ pub mod contacts;
 pub mod dead_letters;
 pub mod inbox;
 pub mod ledger;
+#[cfg(test)]
+pub mod manual_clock;
 pub mod outbox;
 pub mod probe;
 pub mod processed_events;

@@ -168,7 +168,7 @@ impl RoutingStage {
         let mut waits = Waits::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
             let permit = directory.breaker.granted().await;
-            match directory.contacts.learn(recipients.clone()).await {
+            match directory.contacts.learn(recipients.clone(), self.clock.now()).await {
                 Ok(()) => return permit.report(CallOutcome::Success),
                 // An event that is fine otherwise makes no dead letter for a directory entry: the refused one is told.
                 Err(LedgerError::Rejected(reason)) if recipients.len() == 1 => {

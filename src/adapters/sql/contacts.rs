@@ -91,12 +91,12 @@ fn merged(recipients: Vec<Recipient>) -> Vec<Recipient> {
 
 #[async_trait]
 impl Contacts for Database {
-    async fn learn(&self, recipients: Vec<Recipient>) -> Result<(), LedgerError> {
-        store(self, &merged(recipients), Stored::Added).await
+    async fn learn(&self, recipients: Vec<Recipient>, now: Timestamp) -> Result<(), LedgerError> {
+        store(self, &merged(recipients), Stored::Added, now).await
     }
 
-    async fn put(&self, recipient: Recipient) -> Result<(), LedgerError> {
-        store(self, &[recipient], Stored::Whole).await
+    async fn put(&self, recipient: Recipient, now: Timestamp) -> Result<(), LedgerError> {
+        store(self, &[recipient], Stored::Whole, now).await
     }
 
     async fn recipient(&self, id: &str) -> Result<Option<Recipient>, LedgerError> {
@@ -181,7 +181,12 @@ impl Stored {
     }
 }
 
-async fn store(database: &Database, recipients: &[Recipient], stored: Stored) -> Result<(), LedgerError> {
+async fn store(
+    database: &Database,
+    recipients: &[Recipient],
+    stored: Stored,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
     if recipients.is_empty() {
         return Ok(());
     }
@@ -203,7 +208,7 @@ async fn store(database: &Database, recipients: &[Recipient], stored: Stored) ->
          FROM {} WHERE notifications.recipient = r.id AND notifications.state = 'awaiting_contact'",
         database.dialect.rows(&[("id", "text")])
     );
-    let now = millis(Timestamp::now());
+    let now = millis(now);
     let woken = bounded(async {
         let mut tx = database.begin().await?;
         query(database.dialect.contacts_lock()).fetch_all(&mut *tx).await?;

@@ -91,8 +91,8 @@ pub async fn put_recipient(
     let put = async || {
         let running = admit(&request, &state)?;
         let recipient = recipient_of(&id, &body_text(&body)?)?;
-        let (contacts, new) = (Arc::clone(&running.contacts), recipient.clone());
-        stored(&state, async move { contacts.put(new).await }).await?;
+        let (contacts, new, now) = (Arc::clone(&running.contacts), recipient.clone(), running.clock.now());
+        stored(&state, async move { contacts.put(new, now).await }).await?;
         Ok(HttpResponse::Ok().json(recipient))
     };
     put().await.unwrap_or_else(refuse)

@@ -58,7 +58,7 @@ async fn text_survives_to_the_last_character(db: &Fresh) {
     add(db, std::slice::from_ref(&new)).await.expect("inserted");
     assert_eq!(add(db, &[new]).await.expect("inserted").duplicates, 1);
     let contact = Recipient { locale: Some(number.clone()), ..with_email(ODD, ODD) };
-    db.learn(vec![contact.clone()]).await.expect("learns");
+    db.learn(vec![contact.clone()], at(0)).await.expect("learns");
     assert_eq!(db.recipient(ODD).await.expect("reads"), Some(contact.clone()));
 
     let claimed = claim_one(db, ODD, 0).await;
@@ -140,7 +140,7 @@ async fn nul_characters_are_refused_for_ever_or_stored(db: &Fresh) {
             assert!(claim(db, "o", 0, 10).await.is_empty(), "{what}: all or nothing");
         }
     }
-    let learnt = refused(db, "learn", db.learn(vec![with_email("r", "a\0b")]).await);
+    let learnt = refused(db, "learn", db.learn(vec![with_email("r", "a\0b")], at(0)).await);
     assert_eq!(db.recipient("r").await.expect("reads"), learnt.map(|()| with_email("r", "a\0b")));
     // Whether a look-up is refused depends on the plan.
     let looked_up = [

@@ -38,7 +38,7 @@ async fn removed_lanes_are_folded_into_the_first(db: &Fresh) {
 
 async fn what_waited_for_a_contact_is_folded_when_it_is_due(db: &Fresh) {
     in_lane(db, "n", State::AwaitingContact, 2).await;
-    db.learn(vec![with_email("customer-1", "c@example.com")]).await.expect("learns");
+    db.learn(vec![with_email("customer-1", "c@example.com")], at(0)).await.expect("learns");
     assert_eq!(db.fold_lanes(Channel::Email, 2).await.expect("folds"), 1);
     assert_eq!(ids(&claim(db, "o", 0, 10).await), ["n"], "woken in a lane that nobody serves");
 }

@@ -297,9 +297,9 @@ async fn new_work_is_announced(db: &Fresh) {
     let claimed = claim_one(db, "o", 0).await;
     assert!(settle(db, settlement(&claimed, "o", State::AwaitingContact, 0)).await);
     announced();
-    db.learn(vec![with_email("somebody else", "s@example.com")]).await.expect("learns");
+    db.learn(vec![with_email("somebody else", "s@example.com")], at(0)).await.expect("learns");
     assert!(!announced(), "nobody waited for it");
-    db.learn(vec![with_email("customer-1", "c@example.com")]).await.expect("learns");
+    db.learn(vec![with_email("customer-1", "c@example.com")], at(0)).await.expect("learns");
     assert!(announced());
 }
 

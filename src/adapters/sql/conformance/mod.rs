@@ -125,7 +125,7 @@ async fn with_server_database(case: impl AsyncFnOnce(String)) {
 /// How long the claims of these tests hold, in milliseconds.
 const LEASE: i64 = 30_000;
 
-/// Milliseconds after the start of 2100: later than the real clock, by which the directory wakes what waits.
+/// Milliseconds after the start of 2100: far from the real clock, which decides nothing about what is due.
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(4_102_444_800_000 + millis).expect("in range")
 }

@@ -24,12 +24,12 @@ async fn a_put_replaces_and_events_only_add(database: &Fresh) {
         devices: vec![device("t-1")],
         ..with_email("r", "a@example.com")
     };
-    database.put(whole.clone()).await.expect("puts");
+    database.put(whole.clone(), at(0)).await.expect("puts");
     assert_eq!(database.recipient("r").await.expect("reads"), Some(whole.clone()));
-    database.learn(vec![with_email("r", "b@example.com")]).await.expect("learns");
+    database.learn(vec![with_email("r", "b@example.com")], at(0)).await.expect("learns");
     let learnt = database.recipient("r").await.expect("reads").expect("is there");
     assert_eq!(learnt, Recipient { email: Some("b@example.com".into()), ..whole });
-    database.put(with_email("r", "c@example.com")).await.expect("puts");
+    database.put(with_email("r", "c@example.com"), at(0)).await.expect("puts");
     assert_eq!(database.recipient("r").await.expect("reads"), Some(with_email("r", "c@example.com")));
 }
 
@@ -48,7 +48,7 @@ async fn claims_carry_preferences_of_known_and_unknown_recipients(database: &Fre
     insert(database, &["1"]).await;
     let claimed = claim_one(database, "lane", 0).await;
     assert_eq!((claimed.preferences.as_ref(), claimed.contact.as_ref()), (Some(&preferences), None));
-    database.learn(vec![with_email("customer-1", "a@example.com")]).await.expect("learns");
+    database.learn(vec![with_email("customer-1", "a@example.com")], at(0)).await.expect("learns");
     assert!(settle(database, settlement(&claimed, "lane", State::Pending, 1)).await);
     let claimed = claim_one(database, "lane", 1).await;
     assert!(claimed.preferences.is_some() && claimed.contact.is_some() && claimed.contact_version == 1);
@@ -73,7 +73,7 @@ async fn suppressed_addresses_are_found_in_any_spelling(database: &Fresh) {
 
 async fn dead_devices_are_forgotten(database: &Fresh) {
     let devices = ["t-1", "t-2", "t-3"].map(device).to_vec();
-    database.put(Recipient { devices, ..with_email("r", "a@example.com") }).await.expect("puts");
+    database.put(Recipient { devices, ..with_email("r", "a@example.com") }, at(0)).await.expect("puts");
     database.forget_devices("r", &["t-1".into(), "t-3".into(), "t-9".into()]).await.expect("forgets");
     database.forget_devices("nobody", &["t-2".into()]).await.expect("nothing to forget");
     let left = database.recipient("r").await.expect("reads").expect("is there").devices;
@@ -96,7 +96,7 @@ async fn sent_notifications_are_counted_for_the_throttle(database: &Fresh) {
 }
 
 async fn nothing_personal_remains_of_an_erased_recipient(database: &Fresh) {
-    database.put(with_email("customer-1", "secret@example.com")).await.expect("puts");
+    database.put(with_email("customer-1", "secret@example.com"), at(0)).await.expect("puts");
     database.set_preferences("customer-1", &Preferences::default()).await.expect("sets");
     insert(database, &["1", "2"]).await;
     let claimed = claim_one_of(database, 2).await;

@@ -266,8 +266,7 @@ impl Model {
         self.learnt[recipient] += 1;
         for known in &mut self.all {
             if known.place == Place::Awaiting && known.arrival.recipient == recipient {
-                // By the real clock, which is far behind.
-                known.place = Place::Due { state: State::Pending, at: Some(i64::MIN) };
+                known.place = Place::Due { state: State::Pending, at: Some(self.now) };
             }
         }
     }

@@ -232,7 +232,8 @@ impl<'a> Run<'a> {
     }
 
     async fn learn(&mut self, recipient: usize) -> TestCaseResult {
-        self.db.learn(vec![with_email(RECIPIENTS[recipient], "c@example.com")]).await.expect("learns");
+        let entry = with_email(RECIPIENTS[recipient], "c@example.com");
+        self.db.learn(vec![entry], at(self.model.now)).await.expect("learns");
         self.model.learn(recipient);
         Ok(())
     }
