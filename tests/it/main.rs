@@ -2,6 +2,7 @@
 //!
 //! Tests that need servers are ignored by default; `scripts/test.sh` starts Kafka and PostgreSQL and runs them.
 
+mod alerts;
 mod auth;
 mod backlog;
 mod bad_input;
@@ -21,6 +22,7 @@ mod faults;
 mod inbox;
 mod limits;
 mod load;
+mod mail;
 mod masked_logs;
 mod metrics;
 mod offsets;
