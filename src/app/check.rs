@@ -40,8 +40,14 @@ pub fn check(config: &Config) -> Vec<Mistake> {
             continue;
         }
         let settings = provider_settings(config, provider);
-        let built = providers::build(&settings, None).map(drop);
-        if let Err(error) = built.and_then(|()| providers::report_reader(&settings, provider.channel).map(drop)) {
+        let problems = [
+            providers::build(&settings, None).map(drop),
+            providers::report_reader(&settings, provider.channel).map(drop),
+        ];
+        let mut errors: Vec<_> = problems.into_iter().filter_map(Result::err).collect();
+        // What both need is told once.
+        errors.dedup_by(|a, b| a.key == b.key);
+        for error in errors {
             add(format!("delivery.providers[{index}].{}", error.key), error.to_string());
         }
     }

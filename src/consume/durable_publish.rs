@@ -56,12 +56,20 @@ impl DurablePublisher {
         self.begin(records).await.durable().await
     }
 
-    /// Publishes and waits, as [`Self::publish`]. The refused records themselves, in their order.
-    pub async fn publish_or_return(&self, records: Vec<OutboundRecord>) -> Vec<(OutboundRecord, PublishError)> {
+    /// Publishes records that need not keep their order, and waits. Those that are refused, each by itself: a broker
+    /// that refuses one record refuses its whole batch.
+    pub async fn publish_each(&self, records: Vec<OutboundRecord>) -> Vec<(OutboundRecord, PublishError)> {
+        let in_company = records.len() > 1;
         let mut in_flight = self.begin(records).await;
         let mut refused = in_flight.settled().await;
         refused.sort_unstable_by_key(|(position, _)| *position);
-        refused.into_iter().map(|(position, error)| (in_flight.records[position].clone(), error)).collect()
+        let mut alone = Vec::new();
+        for (position, error) in refused {
+            let record = in_flight.records[position].clone();
+            let last = if in_company { self.publish(vec![record.clone()]).await.pop() } else { Some((0, error)) };
+            alone.extend(last.map(|(_, error)| (record, error)));
+        }
+        alone
     }
 }
 

@@ -11,6 +11,7 @@ use crate::consume::durable_publish::{DurablePublisher, refusal};
 use crate::domain::dead_letter::{DeadLetter, Failure, Origin, Stage};
 use crate::domain::error::ErrorClass;
 use crate::domain::record::{Headers, OutboundRecord};
+use crate::domain::time::parse_rfc3339;
 use crate::ports::clock::SharedClock;
 use crate::ports::dead_letters::DeadLetterSink;
 use crate::ports::ledger::{OutboxKind, OutboxMessage};
@@ -158,11 +159,14 @@ impl OutboxRelay {
     /// Publishes lifecycle events, and removes them from the outbox. Those that Kafka refuses for good are parked: when
     /// they are not, all of them come again with their rows, and those that were published have the same ids.
     async fn publish(&self, ids: &[i64], records: Vec<OutboundRecord>) -> Result<(), String> {
-        let refused = self.publisher.publish_or_return(records).await;
+        let refused = self.publisher.publish_each(records).await;
         if !refused.is_empty() {
-            let now = self.clock.now();
             let letters = refused.into_iter().map(|(record, error)| {
-                let failure = refusal(error, "lifecycle event", now);
+                // The event's own time: the letter is then the same one when it is parked again, and for an erasure it
+                // is as old as what it tells of.
+                let time = record.headers.get("timestamp").and_then(|time| std::str::from_utf8(time).ok());
+                let at = time.and_then(parse_rfc3339).unwrap_or_else(|| self.clock.now());
+                let failure = refusal(error, "lifecycle event", at);
                 let OutboundRecord { topic, key, value, headers } = record;
                 letter_about(&topic, key.map(Vec::from), headers, value, failure)
             });

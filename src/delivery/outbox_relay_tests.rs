@@ -1,7 +1,7 @@
 //! The relay over in-memory parts: what is published, what is parked, and what stays in the outbox when something fails.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::domain::record::{Headers, OutboundRecord};
 use crate::ports::clock::Clock;
 use crate::ports::dead_letters::{DeadLetterError, DeadLetterSink};
 use crate::ports::ledger::{LedgerError, OutboxKind, OutboxMessage};
+use crate::ports::manual_clock::ManualClock;
 use crate::ports::outbox::{Added, Flaw, FreshEvents, Outbox, Waiting};
 use crate::ports::publisher::{Acks, EventPublisher, PublishError};
 use crate::resilience::breaker::{BreakerPolicy, Order};
@@ -30,29 +31,11 @@ const FRESH: i64 = 15_000;
 const TAKEN: i64 = 30_000;
 /// The broker refuses an event of this name.
 const TOO_LARGE: &str = "too large";
+/// When what the events tell of happened.
+const SETTLED: &str = "1969-12-31T23:00:00.000Z";
 
-/// A clock that stands until it is moved.
-#[derive(Default)]
-struct HandClock(AtomicI64);
-
-impl HandClock {
-    fn millis(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    fn advance(&self, millis: i64) {
-        self.0.fetch_add(millis, Ordering::SeqCst);
-    }
-}
-
-impl Clock for HandClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.millis()).expect("in range")
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.millis().unsigned_abs())
-    }
+fn millis(count: i64) -> Duration {
+    Duration::from_millis(count.unsigned_abs())
 }
 
 struct Row {
@@ -121,7 +104,7 @@ fn one_less(left: &AtomicUsize) -> bool {
     some
 }
 
-/// Acknowledges all but [`TOO_LARGE`], or says that it is away.
+/// Acknowledges all but [`TOO_LARGE`] and its company, or says that it is away.
 #[derive(Default)]
 struct MemoryBroker {
     table: Table,
@@ -142,12 +125,14 @@ impl EventPublisher for MemoryBroker {
     async fn publish(&self, records: &[OutboundRecord]) -> Acks {
         self.calls.lock().expect("lock").push(rows(&self.table));
         let away = one_less(&self.away);
+        let name = |record: &OutboundRecord| -> String { serde_json::from_slice(&record.value).expect("a name") };
+        let names: Vec<String> = records.iter().map(name).collect();
+        let refused = names.iter().any(|name| name == TOO_LARGE);
         let mut failures = Vec::new();
-        for (index, record) in records.iter().enumerate() {
-            let name: String = serde_json::from_slice(&record.value).expect("a name");
+        for (index, name) in names.into_iter().enumerate() {
             if away {
                 failures.push((index, PublishError::Unavailable("away".into())));
-            } else if name == TOO_LARGE {
+            } else if refused {
                 let reason = "so many bytes".into();
                 failures.push((index, PublishError::Rejected { code: "message_too_large", reason }));
             } else {
@@ -196,7 +181,7 @@ struct Bench {
     table: Table,
     broker: Arc<MemoryBroker>,
     letters: Arc<MemoryDeadLetters>,
-    clock: Arc<HandClock>,
+    clock: Arc<ManualClock>,
     breaker: Arc<BreakerCell>,
 }
 
@@ -211,7 +196,7 @@ fn bench() -> Bench {
 }
 
 fn with_broker(broker: MemoryBroker) -> Bench {
-    let (table, clock) = (Arc::clone(&broker.table), Arc::new(HandClock::default()));
+    let (table, clock) = (Arc::clone(&broker.table), Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH)));
     let letters = MemoryDeadLetters { table: Arc::clone(&table), ..MemoryDeadLetters::default() };
     let breaker = BreakerCell::new("kafka", BreakerPolicy::strict(99), clock.clone());
     Bench { table, broker: Arc::new(broker), letters: Arc::new(letters), clock, breaker }
@@ -226,6 +211,7 @@ fn late_broker() -> (MemoryBroker, Arc<Notify>) {
 fn event(name: &str) -> OutboxMessage {
     let mut headers = Headers::default();
     headers.push("eventType", Some(b"NotificationSent"));
+    headers.push("timestamp", Some(SETTLED.as_bytes()));
     OutboxMessage { kind: OutboxKind::Lifecycle, key: Some(name.into()), headers, body: raw_json(&name) }
 }
 
@@ -281,7 +267,7 @@ impl Bench {
 
     /// What this instance settled a moment ago.
     fn settle(&self, instance: &Instance, names: &[&str]) {
-        let reserved_until_ms = self.clock.millis() + FRESH;
+        let reserved_until_ms = self.clock.now().as_millisecond() + FRESH;
         let id = self.add(OutboxKind::Lifecycle, events(names), None, reserved_until_ms);
         let fresh = FreshEvents { ids: vec![id], messages: events(names), reserved_until_ms };
         instance.outbox.fresh.lock().expect("lock").push_back(fresh);
@@ -354,10 +340,10 @@ async fn fresh_events_of_a_dead_instance_are_published_when_their_reservation_en
     let (dead, heir) = (bench.instance(), bench.instance());
     bench.settle(&dead, &["a"]);
     drop(dead);
-    bench.clock.advance(FRESH - 1);
+    bench.clock.pass(millis(FRESH - 1));
     heir.drain().await;
     assert_eq!((bench.written().len(), bench.rows()), (0, 1), "it may live");
-    bench.clock.advance(1);
+    bench.clock.pass(millis(1));
     heir.drain().await;
     assert_eq!((bench.written(), bench.rows()), (vec!["a".to_owned()], 0));
 }
@@ -367,10 +353,10 @@ async fn fresh_events_that_waited_too_long_are_left_to_the_end_of_their_reservat
     let bench = bench();
     let instance = bench.instance();
     bench.settle(&instance, &["a"]);
-    bench.clock.advance(FRESH - 5000);
+    bench.clock.pass(millis(FRESH - 5000));
     instance.drain().await;
     assert_eq!((bench.written().len(), bench.rows()), (0, 1), "another instance might take it meanwhile");
-    bench.clock.advance(5000);
+    bench.clock.pass(millis(5000));
     instance.drain().await;
     assert_eq!((bench.written(), bench.rows()), (vec!["a".to_owned()], 0));
 }
@@ -416,6 +402,7 @@ async fn a_refused_event_is_a_dead_letter_and_the_others_go_on() {
     assert_eq!((letters[0].stage, letters[0].event_type.as_deref()), (Stage::Delivery, Some("NotificationSent")));
     assert_eq!((failure.class, failure.code.as_str()), (ErrorClass::Permanent, "message_too_large"));
     assert_eq!(failure.reason, "Kafka refuses the lifecycle event: so many bytes");
+    assert_eq!((failure.last_at.to_string().as_str(), failure.first_at), ("1969-12-31T23:00:00Z", failure.last_at));
 }
 
 #[tokio::test]
@@ -430,7 +417,7 @@ async fn a_refused_event_stays_until_it_is_parked() {
     bench.add_events(&["b"]);
     instance.drain().await;
     assert_eq!((bench.written(), bench.rows()), (vec!["a".to_owned(), "b".to_owned()], 1), "it holds up nobody");
-    bench.clock.advance(TAKEN);
+    bench.clock.pass(millis(TAKEN));
     instance.drain().await;
     assert_eq!((bench.letters().len(), bench.rows()), (1, 0));
 }
@@ -444,7 +431,7 @@ async fn what_is_parked_again_after_a_crash_is_the_same_letter() {
         instance.outbox.stuck.store(1, Ordering::SeqCst);
         instance.drain().await;
         assert_eq!((bench.letters().len(), bench.rows()), (1, 1), "it ended before the row was removed");
-        bench.clock.advance(TAKEN);
+        bench.clock.pass(millis(TAKEN));
         instance.drain().await;
         let ids: Vec<String> = bench.letters().iter().map(dead_letter_id).collect();
         assert_eq!((ids.len(), bench.rows()), (2, 0));
@@ -498,10 +485,10 @@ async fn what_a_dead_relay_had_in_hand_is_published_when_its_reservation_ends() 
     bench.broker.asked.notified().await;
     relay.abort();
     assert!(relay.await.is_err_and(|e| e.is_cancelled()), "it died in the middle");
-    bench.clock.advance(TAKEN - 1);
+    bench.clock.pass(millis(TAKEN - 1));
     heir.drain().await;
     assert_eq!((bench.written().len(), bench.rows()), (1, 1), "it is another one's still");
-    bench.clock.advance(1);
+    bench.clock.pass(millis(1));
     late.notify_one();
     heir.drain().await;
     assert_eq!((bench.written(), bench.rows()), (vec!["a".to_owned(), "a".to_owned()], 0), "and nothing is lost");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::domain::channel::Channel;
-use crate::domain::preferences::{MAX_CATEGORY_BYTES, OptOut};
+use crate::domain::preferences::{ANY, MAX_CATEGORY_BYTES, OptOut};
 use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{LedgerError, NotificationLedger};
 use crate::ports::reports::{Callback, Consequence, Report, ReportError, ReportReader};
@@ -56,19 +56,18 @@ impl ReportDesk {
             reports.iter().filter_map(|r| Some((r.notification.as_deref()?, r.outcome.as_str()))).collect();
         self.ledger.note_reports(provider, &noted.into_iter().collect::<Vec<_>>()).await?;
         let mut suppressed: HashMap<&str, Vec<String>> = HashMap::new();
-        for Report { notification, outcome, consequence } in &reports {
-            match consequence {
-                Some(Consequence::Suppress { address, reason }) => {
-                    suppressed.entry(reason).or_default().push(address.clone());
-                }
-                Some(Consequence::Unsubscribe { address }) => {
-                    self.unsubscribe(known.channel, notification.as_deref(), address, outcome).await?;
-                }
-                None => {}
+        for report in &reports {
+            if let Some(Consequence::Suppress { address, reason }) = &report.consequence {
+                suppressed.entry(reason).or_default().push(address.clone());
             }
         }
         for (reason, addresses) in suppressed {
             self.contacts.suppress(known.channel, &addresses, reason).await?;
+        }
+        for report in &reports {
+            if let Some(Consequence::Unsubscribe { all, address }) = &report.consequence {
+                self.unsubscribe(known.channel, report, *all, address.as_ref()).await?;
+            }
         }
         for report in &reports {
             events::provider_reported(provider, report.notification.as_deref(), &report.outcome);
@@ -76,26 +75,30 @@ impl ReportDesk {
         Ok(reports.len())
     }
 
-    /// Refuses the notification's category, an exempt one too: it is what its recipient has seen and does not want. When
-    /// it is not known, all are meant.
+    /// Refuses the notification's category, an exempt one too: it is what its recipient has seen and does not want. Who
+    /// wants none at all gets what is exempt still.
     async fn unsubscribe(
         &self,
         channel: Channel,
-        notification: Option<&str>,
-        address: &String,
-        outcome: &str,
+        report: &Report,
+        all: bool,
+        address: Option<&String>,
     ) -> Result<(), LedgerError> {
-        let known = match notification {
+        let known = match report.notification.as_deref() {
             Some(id) => self.ledger.notification(id).await?,
             None => None,
         };
-        let kind = known.and_then(|known| Some((known.recipient?, known.category)));
-        match kind.filter(|(_, category)| category.len() <= MAX_CATEGORY_BYTES) {
-            Some((recipient, category)) => {
+        let category = |known| if all { ANY.to_owned() } else { known };
+        let kind = known.and_then(|known| Some((known.recipient?, category(known.category))));
+        match (kind.filter(|(_, category)| category.len() <= MAX_CATEGORY_BYTES), address) {
+            (Some((recipient, category)), _) => {
                 let refusal = OptOut { channel: channel.as_str().to_owned(), category };
                 self.contacts.refuse(&recipient, refusal).await
             }
-            None => self.contacts.suppress(channel, std::slice::from_ref(address), outcome).await,
+            (None, Some(address)) => {
+                self.contacts.suppress(channel, std::slice::from_ref(address), &report.outcome).await
+            }
+            (None, None) => Ok(()),
         }
     }
 }

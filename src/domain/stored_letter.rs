@@ -69,7 +69,8 @@ impl StoredLetter {
 fn undecodable(record: &Record, reason: String, now: Timestamp) -> StoredLetter {
     let failure = Failure::new(ErrorClass::Permanent, "undecodable", reason, now);
     let letter = DeadLetter { origin: Origin::from(record), stage: Stage::Review, failure, event_type: None };
-    own(&letter.to_json(), dead_letter_id(&letter), now)
+    // It is found whenever the topic is read again, and then it has not failed again.
+    StoredLetter { last_failure_at: None, ..own(&letter.to_json(), dead_letter_id(&letter), now) }
 }
 
 /// A letter that this service wrote just now.

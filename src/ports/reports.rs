@@ -50,10 +50,13 @@ pub enum Consequence {
         /// Why, in a word or two.
         reason: String,
     },
-    /// Whoever has this address wants no more of the notification's kind.
+    /// The recipient wants no more of the notification's kind.
     Unsubscribe {
-        /// Which.
-        address: String,
+        /// Of no kind at all.
+        all: bool,
+        /// What gets nothing further when the notification is not known. `None` where whoever reports holds mails back
+        /// by itself, and may mean those of others.
+        address: Option<String>,
     },
 }
 

@@ -109,6 +109,19 @@ fn what_sendgrid_signed_is_shown_and_a_bounce_ends_the_use_of_an_address() {
     assert!(next["reason"].as_str().is_some_and(|why| why.contains("bounced")), "{next}");
     service.wait_for_state(&mail("ann@example.com"), "sent", secs(20));
     assert_eq!(provider.arrivals().len(), 3, "there is no such mailbox");
+
+    let unsubscribed = json!([
+        {"event": "unsubscribe", "email": "ann@example.com", "timestamp": 1_513_299_580,
+         "smtp-id": format!("<{arrived}@example.com>"), "sg_event_id": "zz_BjPgU_5pS-J8vlfB1sg=="},
+        {"event": "group_unsubscribe", "email": "cat@example.com", "timestamp": 1_513_299_580, "asm_group_id": 10,
+         "smtp-id": "<another.sender@example.com>", "sg_event_id": "ahSCB7xYcXFb-hEaawsPRw=="}
+    ]);
+    assert_eq!(call_as_sendgrid(service, &unsubscribed, &key), 204);
+    assert_eq!(report(&arrived), "unsubscribed");
+    let preferences = service.get("/api/v1/recipients/ann@example.com/preferences").json();
+    assert_eq!(preferences["optOut"], json!([{"channel": "email", "category": "*"}]));
+    service.wait_for_state(&mail("ann@example.com"), "sent", secs(20));
+    service.wait_for_state(&mail("cat@example.com"), "sent", secs(20));
 }
 
 fn mail_key() -> PKey<Private> {

@@ -42,8 +42,10 @@ pub enum MailEventKind {
     Complaint,
     /// The recipient's server took it.
     Delivered,
-    /// The recipient wants no further ones.
+    /// The recipient wants no further ones of its kind.
     Unsubscribed,
+    /// The recipient wants none at all.
+    UnsubscribedFromAll,
 }
 
 /// One event.
@@ -51,12 +53,35 @@ pub enum MailEventKind {
 pub struct MailEvent {
     /// What happened.
     pub kind: MailEventKind,
-    /// The e-mail address, if what was given is one.
+    /// The e-mail address, if what was given is one, and what happened may be held against it.
     pub address: Option<String>,
     /// The notification's id, if the event says which e-mail it is about.
     pub notification: Option<String>,
     /// When it happened, if the service said so.
     pub at: Option<Timestamp>,
+}
+
+impl MailEvent {
+    /// What a mail service tells of its own accord. `given` is the notification's id where the sender gave it along;
+    /// else it stands in the Message-ID, if that is the one that the e-mail came with.
+    pub(super) fn told(
+        kind: MailEventKind,
+        address: Option<&str>,
+        given: Option<&str>,
+        message_id: Option<&str>,
+        at: Option<&Value>,
+    ) -> Self {
+        let notification = given.map(str::to_owned).or_else(|| notification_of(message_id?));
+        let lists = matches!(kind, MailEventKind::Unsubscribed | MailEventKind::UnsubscribedFromAll);
+        Self {
+            kind,
+            // The service keeps a list of those who unsubscribed by itself, and it may be another sender's.
+            address: address_of(address.filter(|_| !lists)),
+            // One bad id must not cost the call its other events.
+            notification: notification.filter(|id| !id.contains(char::is_control)),
+            at: at.and_then(moment),
+        }
+    }
 }
 
 /// Why a report is not taken.
@@ -113,19 +138,19 @@ impl MailEvents {
 
 /// The id in an e-mail's Message-ID, with or without angle brackets: what stands before the `@`, unless the id has
 /// characters that a Message-ID cannot have.
-pub(super) fn notification_of(message_id: &str) -> Option<String> {
+fn notification_of(message_id: &str) -> Option<String> {
     let id = message_id.trim().trim_matches(['<', '>']);
     let id = id.split_once('@').map_or(id, |(id, _)| id);
     Some(id.to_owned()).filter(|id| !id.is_empty())
 }
 
 /// The address in an event, if it is one.
-pub(super) fn address_of(text: Option<&str>) -> Option<String> {
+fn address_of(text: Option<&str>) -> Option<String> {
     text.map(str::trim).filter(|text| is_email(text)).map(str::to_owned)
 }
 
 /// Seconds of Unix time, as a number or a text.
-pub(super) fn moment(value: &Value) -> Option<Timestamp> {
+fn moment(value: &Value) -> Option<Timestamp> {
     let seconds: f64 = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
     Timestamp::from_millisecond((seconds * 1000.0).round() as i64).ok()
 }

@@ -7,9 +7,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::Sha256;
 
-use super::mail_events::{MailEvent, MailEventError, MailEventKind, address_of, is_timely, moment, notification_of};
+use super::mail_events::{MailEvent, MailEventError, MailEventKind, is_timely};
 use super::mailgun_tokens::Tokens;
 
 /// Mailgun repeats a call that was not taken for eight hours, and does not say that it signs it anew.
@@ -26,10 +27,11 @@ pub struct MailgunEvents {
 }
 
 #[derive(Deserialize)]
-struct Call {
+struct Call<'a> {
     signature: Signature,
-    #[serde(rename = "event-data")]
-    event: Value,
+    /// Read once it is believed.
+    #[serde(rename = "event-data", borrow)]
+    event: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +50,7 @@ impl MailgunEvents {
     /// # Errors
     /// What is wrong with the key, without the key.
     pub fn new(key: &str) -> Result<Self, &'static str> {
+        let key = key.trim();
         if key.is_empty() {
             return Err("is empty");
         }
@@ -61,7 +64,8 @@ impl MailgunEvents {
     /// See [`MailEventError`].
     pub fn read(&self, body: &[u8], now: Timestamp) -> Result<Vec<MailEvent>, MailEventError> {
         let stranger = MailEventError::Stranger;
-        let call: Call = serde_json::from_slice(body).map_err(|error| MailEventError::Malformed(error.to_string()))?;
+        let malformed = |error: serde_json::Error| MailEventError::Malformed(error.to_string());
+        let call: Call<'_> = serde_json::from_slice(body).map_err(malformed)?;
         let timestamp = match &call.signature.timestamp {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -73,9 +77,10 @@ impl MailgunEvents {
         if !self.is_genuine(&timestamp, &call.signature) {
             return Err(stranger("the signature does not match"));
         }
-        let name = call.event.get("event").and_then(Value::as_str);
-        let name = name.ok_or_else(|| MailEventError::Malformed("`event-data` has no `event`".into()))?;
-        let event = mail_event(name, &call.event);
+        let event: Value = serde_json::from_str(call.event.get()).map_err(malformed)?;
+        let name =
+            text(&event, "/event").ok_or_else(|| MailEventError::Malformed("`event-data` has no `event`".into()))?;
+        let event = mail_event(name, &event);
         if !self.tokens.binds(&call.signature.token, &format!("{name} {event:?}")) {
             return Err(stranger("the signature's token was used for another event"));
         }
@@ -103,14 +108,9 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
 
 fn mail_event(name: &str, event: &Value) -> Option<MailEvent> {
     let kind = kind(name, event)?;
-    // Over SMTP this is the Message-ID that the e-mail came with. An API gives its own; who uses one says more.
-    let given = text(event, "/user-variables/notification").map(str::to_owned);
-    Some(MailEvent {
-        kind,
-        address: address_of(text(event, "/recipient")),
-        notification: given.or_else(|| notification_of(text(event, "/message/headers/message-id")?)),
-        at: event.get("timestamp").and_then(moment),
-    })
+    let parts = ["/recipient", "/user-variables/notification", "/message/headers/message-id"];
+    let [address, given, message_id] = parts.map(|part| text(event, part));
+    Some(MailEvent::told(kind, address, given, message_id, event.get("timestamp")))
 }
 
 fn kind(name: &str, event: &Value) -> Option<MailEventKind> {
@@ -126,20 +126,21 @@ fn kind(name: &str, event: &Value) -> Option<MailEventKind> {
 }
 
 /// Mailgun keeps lists of addresses to which it sends nothing, and goes on sending after other failures than bounces:
-/// `old` (the server was away for too long), `espblock` (about the sender), `generic`.
+/// `old` (the server was away for too long), `espblock` (about the sender), `generic`. It does not list all reasons; a
+/// bounce says mostly whether it is a hard one. Who unsubscribed did so from another e-mail: nothing is known of what
+/// this one's recipient thinks of its kind.
 fn failure(event: &Value) -> Option<MailEventKind> {
     let reason = text(event, "/reason");
     if text(event, "/severity") != Some("permanent") {
         // It is tried again, but for the last time, which Mailgun may call temporary as well.
         return (reason == Some("old")).then_some(MailEventKind::BouncedForNow);
     }
-    Some(match reason {
-        Some("suppress-unsubscribe") => MailEventKind::Unsubscribed,
-        Some("suppress-complaint") => MailEventKind::Complaint,
-        Some("suppress-bounce") => MailEventKind::BouncedForGood,
-        Some("bounce" | "delayed-bounce") | None if text(event, "/delivery-status/bounce-type") != Some("soft") => {
-            MailEventKind::BouncedForGood
-        }
+    Some(match (reason, text(event, "/delivery-status/bounce-type")) {
+        (Some("suppress-unsubscribe"), _) => MailEventKind::Dropped,
+        (Some("suppress-complaint"), _) => MailEventKind::Complaint,
+        (Some("suppress-bounce"), _) => MailEventKind::BouncedForGood,
+        (Some("old" | "espblock"), _) | (_, Some("soft")) => MailEventKind::BouncedForNow,
+        (_, Some("hard")) | (Some("bounce" | "delayed-bounce" | "hardfail") | None, _) => MailEventKind::BouncedForGood,
         _ => MailEventKind::BouncedForNow,
     })
 }
@@ -299,10 +300,12 @@ mod tests {
             (failed(json!("suppress-bounce")), MailEventKind::BouncedForGood),
             (failed(Value::Null), MailEventKind::BouncedForGood),
             (failed(json!("suppress-complaint")), MailEventKind::Complaint),
-            (failed(json!("suppress-unsubscribe")), MailEventKind::Unsubscribed),
+            (failed(json!("suppress-unsubscribe")), MailEventKind::Dropped),
             (failed(json!("old")), MailEventKind::BouncedForNow),
             (failed(json!("espblock")), MailEventKind::BouncedForNow),
-            (failed(json!("generic")), MailEventKind::BouncedForNow),
+            (failed(json!("generic")), MailEventKind::BouncedForGood),
+            (json!({"reason": "generic", "delivery-status": {"code": 550}}), MailEventKind::BouncedForNow),
+            (json!({"reason": "hardfail", "delivery-status": {"code": 550}}), MailEventKind::BouncedForGood),
             (json!({"delivery-status": {"code": 552, "bounce-type": "soft"}}), MailEventKind::BouncedForNow),
             (json!({"severity": "temporary", "reason": "old"}), MailEventKind::BouncedForNow),
         ] {

@@ -103,10 +103,12 @@ impl ReportReader for MailgunEvents {
 }
 
 fn reports(events: Result<Vec<MailEvent>, MailEventError>) -> Result<Vec<Report>, ReportError> {
-    let events = events.map_err(|error| match error {
+    let mut events = events.map_err(|error| match error {
         MailEventError::Signature(_) | MailEventError::Stranger(_) => ReportError::Stranger(error.to_string()),
         MailEventError::Malformed(_) => ReportError::Invalid(error.to_string()),
     })?;
+    // The last word about an e-mail stands, and a call need not have them in order.
+    events.sort_by_key(|event| event.at);
     Ok(events.into_iter().map(report).collect())
 }
 
@@ -117,15 +119,18 @@ fn report(event: MailEvent) -> Report {
         MailEventKind::Complaint => "complaint",
         MailEventKind::Delivered => "delivered",
         MailEventKind::Dropped => "dropped",
-        MailEventKind::Unsubscribed => "unsubscribed",
+        MailEventKind::Unsubscribed | MailEventKind::UnsubscribedFromAll => "unsubscribed",
     };
-    let consequence = event.address.and_then(|address| match event.kind {
+    let (kind, address) = (event.kind, event.address);
+    let consequence = match kind {
         MailEventKind::BouncedForGood | MailEventKind::Complaint => {
-            Some(Consequence::Suppress { address, reason: outcome.to_owned() })
+            address.map(|address| Consequence::Suppress { address, reason: outcome.to_owned() })
         }
-        MailEventKind::Unsubscribed => Some(Consequence::Unsubscribe { address }),
+        MailEventKind::Unsubscribed | MailEventKind::UnsubscribedFromAll => {
+            Some(Consequence::Unsubscribe { all: kind == MailEventKind::UnsubscribedFromAll, address })
+        }
         MailEventKind::BouncedForNow | MailEventKind::Delivered | MailEventKind::Dropped => None,
-    });
+    };
     Report { notification: event.notification, outcome: outcome.to_owned(), consequence }
 }
 
@@ -199,7 +204,7 @@ mod tests {
         };
         let address = || "a@b.example".to_owned();
         let suppress = |reason: &str| Some(Consequence::Suppress { address: address(), reason: reason.into() });
-        let unsubscribe = Some(Consequence::Unsubscribe { address: address() });
+        let unsubscribe = Some(Consequence::Unsubscribe { all: false, address: Some(address()) });
         for (event, outcome, consequence) in [
             (r#""type":"bounce","bounceType":"permanent""#, "bounced", suppress("bounced")),
             (r#""type":"complaint""#, "complaint", suppress("complaint")),
@@ -238,7 +243,7 @@ mod tests {
         let address = || "a@b.example".to_owned();
         let complaint = Consequence::Suppress { address: address(), reason: "complaint".into() };
         assert_eq!(call("t1", &format!(r#""event":"complained",{about}"#)), report("complaint", Some(complaint)));
-        let unsubscribe = Consequence::Unsubscribe { address: address() };
+        let unsubscribe = Consequence::Unsubscribe { all: false, address: None };
         let unsubscribed = call("t2", &format!(r#""event":"unsubscribed",{about}"#));
         assert_eq!(unsubscribed, report("unsubscribed", Some(unsubscribe)));
         assert_eq!(call("t3", &format!(r#""event":"rejected",{about}"#)), report("dropped", None));

@@ -146,11 +146,11 @@ impl NotificationLedger for Database {
         let reopened = bounded(async {
             let mut tx = self.begin().await?;
             let result = query(statement).bind(id.to_owned()).bind(millis(now)).execute(&mut *tx).await?;
-            let reopened = result.rows_affected() > 0;
+            // An erasure that was in the way may have come to its end since the statement looked.
+            let reopened = result.rows_affected() > 0 && letters::replayed(&mut tx, id).await?;
             if reopened {
-                letters::replayed(&mut tx, id).await?;
+                tx.commit().await?;
             }
-            tx.commit().await?;
             Ok(reopened)
         })
         .await?;

@@ -49,6 +49,9 @@ const RENEWED: [&str; 9] = [
     "recorded_at",
 ];
 
+/// What remains of an erased request.
+const NO_REQUEST: &str = "{}";
+
 #[derive(Serialize)]
 struct Row<'a> {
     id: &'a str,
@@ -99,8 +102,9 @@ async fn insert<'c>(
     Ok(query(sql(statement)).bind(text(to_json(&rows))).execute(on).await?.rows_affected())
 }
 
-/// Opens those again that failed once more: the letter of a notification that was tried again by hand has the same id. A
-/// copy of what is known changes nothing, and what was emptied stays so.
+/// Opens those again that failed once more: the letter of a notification that was tried again by hand has the same id.
+/// That one may have failed on a host whose clock is behind. An event that is read again after a crash fails again too,
+/// which is no reason to open what was archived. A copy of what is known changes nothing, and what was emptied stays so.
 async fn renew<'c>(
     on: impl Executor<'c, Database = Any>,
     dialect: Dialect,
@@ -117,23 +121,31 @@ async fn renew<'c>(
     let rows: Vec<Row<'_>> = latest.into_values().map(row).collect();
     let changes = RENEWED.map(|column| format!("{column} = r.{column}")).join(", ");
     let statement = format!(
-        "UPDATE dead_letters SET state = 'open', {changes} FROM {}
-         WHERE dead_letters.id = r.id AND dead_letters.last_failure_at < r.last_failure_at
-           AND dead_letters.letter <> '{{}}'",
+        "UPDATE dead_letters SET {changes},
+             state = CASE WHEN dead_letters.state = 'archived' AND r.stage <> 'delivery' THEN 'archived' ELSE 'open' END
+         FROM {}
+         WHERE dead_letters.id = r.id AND dead_letters.letter <> '{{}}'
+           AND (dead_letters.last_failure_at < r.last_failure_at
+                OR dead_letters.state = 'replayed' AND dead_letters.last_failure_at <> r.last_failure_at)",
         dialect.rows(&COLUMNS)
     );
     query(sql(statement)).bind(text(to_json(&rows))).execute(on).await.map(drop)
 }
 
-/// Nobody has to review the letter of a notification that is tried again, until it fails again.
-pub(super) async fn replayed(tx: &mut Transaction<'static, Any>, notification: &str) -> Result<(), sqlx::Error> {
+/// Nobody has to review the letter of a notification that is tried again, until it fails again. False when the
+/// notification was erased.
+pub(super) async fn replayed(tx: &mut Transaction<'static, Any>, notification: &str) -> Result<bool, sqlx::Error> {
     let find = "SELECT origin_topic, origin_partition, origin_offset, request FROM requests WHERE id = $1";
     let row = query(find).bind(notification.to_owned()).fetch_one(&mut **tx).await?;
     let (topic, request): (String, String) = (row.try_get("origin_topic")?, row.try_get("request")?);
+    if request == NO_REQUEST {
+        return Ok(false);
+    }
     let (partition, offset) = (row.try_get("origin_partition")?, row.try_get("origin_offset")?);
     let id = letter_id(&topic, partition, offset, Some(request.as_bytes()));
     let change = "UPDATE dead_letters SET state = 'replayed' WHERE id = $1 AND state = 'open'";
-    query(change).bind(id).execute(&mut **tx).await.map(drop)
+    query(change).bind(id).execute(&mut **tx).await?;
+    Ok(true)
 }
 
 #[async_trait]
@@ -150,11 +162,13 @@ impl DeadLetterTable for Database {
                 if erased.contains(&place) { Cow::Owned(erasure::emptied(letter)) } else { Cow::Borrowed(letter) }
             };
             let letters: Vec<Cow<'_, StoredLetter>> = letters.iter().enumerate().map(recorded).collect();
-            let new = insert(&mut *tx, self.dialect, letters.iter().map(|letter| &**letter)).await?;
+            let mut new = insert(&mut *tx, self.dialect, letters.iter().map(|letter| &**letter)).await?;
             if new < letters.len() as u64 {
                 let alive = letters.iter().enumerate().filter(|(place, _)| !erased.contains(place));
                 let alive: Vec<&StoredLetter> = alive.map(|(_, letter)| &**letter).collect();
                 renew(&mut *tx, self.dialect, &alive).await?;
+                // One that was dealt with may have left between the two.
+                new += insert(&mut *tx, self.dialect, letters.iter().map(|letter| &**letter)).await?;
             }
             // In the order in which all instances lock them.
             let mut ids: Vec<&str> = erased.iter().map(|place| letters[*place].id.as_str()).collect();

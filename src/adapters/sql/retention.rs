@@ -31,10 +31,10 @@ pub(super) async fn retire(database: &Database, before: Timestamp, limit: usize)
     let oldest = format!("SELECT id FROM dead_letters WHERE {finished} ORDER BY recorded_at LIMIT $2");
     let letters = format!("DELETE FROM dead_letters WHERE {finished} AND id {}", database.dialect.among(&oldest));
     bounded(async {
-        query(sql(letters)).bind(millis(before)).bind(limit as i64).execute(&database.write).await?;
         query(inbox).bind(millis(before)).bind(limit as i64).execute(&database.write).await?;
         // What was on its way when somebody was erased has arrived by now.
         query("DELETE FROM erasures WHERE erased_at < $1").bind(millis(before)).execute(&database.write).await?;
+        query(sql(letters)).bind(millis(before)).bind(limit as i64).execute(&database.write).await?;
         let mut tx = database.begin().await?;
         let found = query(sql(choose)).bind(millis(before)).bind(limit as i64).fetch_all(&mut *tx).await?;
         if found.is_empty() {

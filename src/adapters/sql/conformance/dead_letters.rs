@@ -15,6 +15,7 @@ on_both_databases! {
     a_letter_comes_back_as_it_was_recorded,
     a_letter_is_recorded_once,
     a_letter_that_fails_again_is_open_again,
+    clocks_that_differ_hide_no_failure_and_a_crash_opens_nothing,
     the_letter_of_a_notification_is_replayed_when_it_is_tried_again_by_hand,
     two_instances_may_record_the_same_letters_at_once,
     payloads_come_back_byte_for_byte,
@@ -143,6 +144,32 @@ async fn a_letter_that_fails_again_is_open_again(db: &Fresh) {
     let (emptied, state) = read(db, id).await;
     assert_eq!((emptied.letter.as_str(), emptied.reason.as_str()), ("{}", "still no answer"), "it stays empty");
     assert_eq!(state, "archived");
+}
+
+async fn clocks_that_differ_hide_no_failure_and_a_crash_opens_nothing(db: &Fresh) {
+    for (n, (state, stage, failed, opened)) in [
+        // The host that tried again has a clock that is behind.
+        ("replayed", Stage::Delivery, 10, "open"),
+        ("replayed", Stage::Delivery, 20, "replayed"),
+        ("archived", Stage::Delivery, 30, "open"),
+        ("archived", Stage::Delivery, 10, "archived"),
+        // The event was read again.
+        ("archived", Stage::Routing, 30, "archived"),
+        ("open", Stage::Routing, 30, "open"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let failing = |failed| StoredLetter {
+            stage: stage.as_str().to_owned(),
+            ..failing(letter(n as i64, b"record"), failed, "no answer", 1)
+        };
+        let id = failing(20).id;
+        assert_eq!(db.record(&[failing(20)]).await.expect("records"), 1);
+        set_state(db, &id, state).await;
+        assert_eq!(db.record(&[failing(failed)]).await.expect("records"), 0);
+        assert_eq!(read(db, &id).await.1, opened, "{state} {stage:?} {failed}");
+    }
 }
 
 async fn the_letter_of_a_notification_is_replayed_when_it_is_tried_again_by_hand(db: &Fresh) {
