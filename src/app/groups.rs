@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::breakers::Breakers;
-use super::kafka::{client_settings, topic_plans};
+use super::kafka::topic_plans;
 use crate::actors::consumer_group::{Running, StartGroup};
 use crate::adapters::kafka::{ClientSettings, KafkaSource, SourceSettings};
 use crate::adapters::memory::MemoryProcessedEvents;
@@ -66,8 +66,8 @@ pub struct GroupPlan {
 pub struct GroupParts<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// The brokers that are really used: the embedded cluster has its own.
-    pub brokers: String,
+    /// The clients' settings.
+    pub client: ClientSettings,
     /// The handlers.
     pub registry: Arc<Registry>,
     /// Writes requests.
@@ -274,7 +274,7 @@ impl GroupParts<'_> {
 
     fn source(&self, group: String, topic: &Arc<str>, transactional: bool) -> SourceSettings {
         SourceSettings {
-            client: ClientSettings { brokers: self.brokers.clone(), ..client_settings(self.config) },
+            client: self.client.clone(),
             group,
             member: self.config.kafka.instance_id.clone(),
             topics: vec![Arc::clone(topic)],

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::breakers::Breakers;
 use super::groups::{GroupParts, GroupPlan};
-use super::kafka::{client_settings, topic_plans};
+use super::kafka::{client_settings, fitting_batches, topic_plans};
 use super::wiring::Wiring;
 use super::{auth, delivery, exposed, startup};
 use crate::actors::circuit_breaker::BreakerDuty;
@@ -256,6 +256,19 @@ async fn connect(config: &Config, io: &Handle) -> Result<Connections, StartError
     let opening = async { opening.await.map_err(lost)? };
     let waiting = async { waiting.await.map_err(lost)? };
     let (database, ()) = futures::try_join!(opening, waiting)?;
+    let fitting = {
+        let (config, admin, client) = (config.clone(), admin.clone(), client.clone());
+        io.spawn(async move { fitting_batches(&config, &admin, &client).await })
+    };
+    let (client, publisher) = match fitting.await.map_err(lost)? {
+        Some(fitting) => {
+            // Dropping a client blocks.
+            io.spawn_blocking(move || drop(publisher));
+            let publisher = KafkaPublisher::new(fitting.clone()).map_err(refused)?;
+            (fitting, publisher)
+        }
+        None => (client, publisher),
+    };
     Ok(Connections { _cluster: cluster, client, admin, publisher, database })
 }
 
@@ -290,7 +303,7 @@ impl Assembly<'_> {
         wiring.dead_letters(dead_letters.0.clone(), duty).await?;
         let plans = GroupParts {
             config: self.config,
-            brokers: self.connections.client.brokers.clone(),
+            client: self.connections.client.clone(),
             press,
             registry: Arc::new(registry),
             publisher: durable.clone(),

@@ -32,6 +32,7 @@ mod push;
 mod requests;
 mod security;
 mod shutdown;
+mod small_topics;
 mod source;
 mod start;
 mod stop;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -141,7 +141,7 @@ pub struct KafkaAdmin {
     /// line; a producer has a thread for that.
     client: Arc<ThreadedProducer<Context>>,
     context: Context,
-    /// For changes.
+    /// For changes, and what only a client for changes can ask.
     config: ClientConfig,
     brokers: String,
 }
@@ -206,6 +206,25 @@ impl KafkaAdmin {
             }
         }
         Ok(created)
+    }
+
+    /// The largest batch that all of these topics take (`max.message.bytes`), in bytes; `None` when no broker says so.
+    ///
+    /// # Errors
+    /// When nobody answers, or this client may not ask.
+    pub async fn largest_batch(&self, topics: &[&str], timeout: Duration) -> Result<Option<u64>, AdminError> {
+        let options = AdminOptions::new().request_timeout(Some(timeout));
+        let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let asking = self.changes()?;
+        let answers = asking.describe_configs(&asked, &options).await.map_err(|e| self.failed(&e))?;
+        let mut limits = Vec::with_capacity(topics.len());
+        for (topic, answer) in topics.iter().zip(answers) {
+            let refused =
+                |code: RDKafkaErrorCode| AdminError::Refused { topic: (*topic).into(), reason: code.to_string() };
+            let limit = answer.map_err(refused)?.get("max.message.bytes").and_then(|entry| entry.value.clone());
+            limits.extend(limit.and_then(|bytes| bytes.parse::<u64>().ok()));
+        }
+        Ok(limits.into_iter().min())
     }
 
     /// Deletes topics; missing ones are fine. Returns the names of the deleted ones.
@@ -277,7 +296,7 @@ impl KafkaAdmin {
         }
     }
 
-    /// A client for changes, for one change.
+    /// A client for changes and for what only such a client can ask, for one of these.
     fn changes(&self) -> Result<AdminClient<DefaultClientContext>, AdminError> {
         self.config.create().map_err(|e| self.failed(&e))
     }

@@ -29,6 +29,9 @@ impl From<KafkaError> for InvalidProperty {
     }
 }
 
+/// A batch, in bytes.
+const BATCH_BYTES: u64 = 262_144;
+
 /// Properties that only producers know (librdkafka's CONFIGURATION.md, column P); consumers would warn about them.
 const PRODUCER_ONLY: [&str; 24] = [
     "transactional.id",
@@ -102,6 +105,16 @@ impl ClientSettings {
         config
     }
 
+    /// With batches of so many bytes at most, if that is less than usual and the operator does not say otherwise.
+    pub fn with_batches_of(&self, bytes: u64) -> Option<Self> {
+        if bytes >= BATCH_BYTES || self.properties.contains_key("batch.size") {
+            return None;
+        }
+        let mut fitting = self.clone();
+        fitting.properties.insert("batch.size".to_owned(), bytes.to_string());
+        Some(fitting)
+    }
+
     /// For producers: idempotent, every record acknowledged by all replicas.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.base();
@@ -113,7 +126,7 @@ impl ClientSettings {
         config.set("linger.ms", "0.5");
         config.set("compression.type", "lz4");
         // A broker that refuses one record as too large refuses its whole batch: keep the company small.
-        config.set("batch.size", "262144");
+        config.set("batch.size", BATCH_BYTES.to_string());
         self.apply(&mut config, |name| !CONSUMER_ONLY.contains(&name));
         config.set("enable.idempotence", "true");
         config.set("acks", "all");
@@ -234,6 +247,16 @@ mod tests {
         assert_eq!(settings.consumer("g", "earliest").get("linger.ms"), None);
         assert_eq!(settings.admin().get("security.protocol"), Some("ssl"));
         settings.check().expect("all known");
+    }
+
+    #[test]
+    fn batches_are_as_small_as_topics_want_them_unless_the_operator_says_otherwise() {
+        let size = |settings: ClientSettings| settings.producer().get("batch.size").map(str::to_owned);
+        let usual = settings(&[]);
+        assert_eq!(size(usual.clone()).as_deref(), Some("262144"));
+        assert!(usual.with_batches_of(262_144).is_none());
+        assert_eq!(usual.with_batches_of(9_000).and_then(size).as_deref(), Some("9000"));
+        assert!(settings(&[("batch.size", "20000")]).with_batches_of(9_000).is_none());
     }
 
     #[test]

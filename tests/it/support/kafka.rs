@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -130,10 +130,20 @@ impl Kafka {
         for (partition, _, end) in ends(&self.consumer("reader"), &topic) {
             upto.add_partition_offset(&topic, partition, Offset::Offset(end)).expect("an offset");
         }
-        let mut config = ClientConfig::new();
-        let admin: AdminClient<DefaultClientContext> =
-            config.set("bootstrap.servers", &self.brokers).create().expect("a client");
-        super::runtime().block_on(admin.delete_records(&upto, &AdminOptions::new())).expect("Kafka answers");
+        super::runtime().block_on(self.admin().delete_records(&upto, &AdminOptions::new())).expect("Kafka answers");
+    }
+
+    /// Lets a topic take no larger batches.
+    #[track_caller]
+    pub fn limit(&self, logical: &str, bytes: u32) {
+        let (topic, bytes) = (self.named(logical), bytes.to_string());
+        let limit = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", &bytes);
+        let limited = super::runtime().block_on(self.admin().alter_configs(&[limit], &AdminOptions::new()));
+        limited.expect("Kafka answers")[0].as_ref().expect("it is taken");
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("a client")
     }
 
     /// How many records stand on a topic.
