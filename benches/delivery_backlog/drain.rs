@@ -149,6 +149,7 @@ impl Stage {
             name: "bench".to_owned(),
             provider,
             timeout: Duration::from_secs(5),
+            max_in_flight: self.config.delivery.max_in_flight,
             on_unknown: OnUnknown::Retry,
             max_per_second: None,
             shared_rate: None,

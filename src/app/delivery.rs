@@ -172,6 +172,7 @@ pub fn dispatchers(
                 provider: providers::build(&provider_settings(config, provider), Some(Arc::clone(&inbox)))
                     .map_err(|e| e.to_string())?,
                 timeout: provider.timeout(),
+                max_in_flight: provider.max_in_flight(config.delivery.max_in_flight),
                 on_unknown: match provider.on_unknown() {
                     OnUnknown::Retry => decide::OnUnknown::Retry,
                     OnUnknown::RetryOnce => decide::OnUnknown::RetryOnce,

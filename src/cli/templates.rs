@@ -92,6 +92,7 @@ impl Preview {
             locale: self.locale.as_deref(),
             time_zone: self.time_zone.as_deref(),
             data,
+            unsubscribe_url: None,
         };
         let rendered = match (&data[..], templates.collects(&self.name)) {
             ([data], false) => templates.render(&asked(data)),

@@ -28,6 +28,9 @@ pub struct ProviderConfig {
     /// Sends a second; `None` = as fast as it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_second: Option<u32>,
+    /// See [`ProviderConfig::max_in_flight`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<usize>,
     /// See [`ProviderConfig::on_unknown`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unknown: Option<OnUnknown>,
@@ -50,6 +53,9 @@ pub struct ProviderConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reports: Option<ReportsConfig>,
 }
+
+/// Of one instance to one mail server, unless `max_in_flight` says otherwise.
+const SMTP_CONNECTIONS: usize = 20;
 
 fn default_timeout_ms() -> u64 {
     5000
@@ -157,6 +163,13 @@ impl ProviderConfig {
         Duration::from_millis(self.timeout_ms)
     }
 
+    /// Sends under way at once, at most; `most` is that of every provider. Each send over SMTP has a connection for
+    /// itself, and mail servers count those of a client: Postfix takes 50 of them by default.
+    pub fn max_in_flight(&self, most: usize) -> usize {
+        let usual = if self.kind == ProviderKind::Smtp { SMTP_CONNECTIONS } else { most };
+        self.max_in_flight.unwrap_or(usual).min(most)
+    }
+
     /// What to do when the outcome of a send is not known. Unless it is configured, a repetition is risked where it
     /// is recognised (`http`, `fcm`, `inbox`, by Message-ID `smtp`) or harms nobody (`file`), and once where an alert
     /// that comes twice is better than none (`slack`); a second SMS costs money and trust, and Twilio has no idempotency
@@ -198,6 +211,8 @@ impl ProviderConfig {
         within(mistakes, &format!("{key}.timeout_ms"), self.timeout_ms, 1..=60_000);
         let rate = self.max_per_second.is_none_or(|rate| rate >= 1);
         rule(mistakes, rate, &format!("{key}.max_per_second"), "must be at least 1, not 0");
+        let some = self.max_in_flight.is_none_or(|most| most >= 1);
+        rule(mistakes, some, &format!("{key}.max_in_flight"), "must be at least 1, not 0");
         let secret = self.secret.as_ref().is_none_or(|secret| !secret.expose().is_empty());
         rule(mistakes, secret, &format!("{key}.secret"), "must not be empty");
         if let Some(reports) = &self.reports {

@@ -177,3 +177,18 @@ fn a_signature_that_dmarc_does_not_count_is_a_warning() {
     assert_eq!((warnings("example.com"), warnings("Mail.example.com")), (0, 0));
     assert_eq!((warnings("ample.com"), warnings("sub.mail.example.com")), (1, 1));
 }
+
+#[test]
+fn a_mail_server_gets_few_connections_at_once() {
+    let most = |kind: &str, url: &str, more: &str| {
+        let file = format!(
+            "[[delivery.providers]]\nname = \"p\"\nchannel = \"email\"\nkind = \"{kind}\"\nurl = \"{url}\"\n{more}"
+        );
+        good(&file, &[]).delivery.providers[0].max_in_flight(800)
+    };
+    assert_eq!((most("smtp", "smtp://h", ""), most("http", "https://h", "")), (20, 800));
+    assert_eq!(
+        (most("smtp", "smtp://h", "max_in_flight = 5"), most("http", "https://h", "max_in_flight = 900")),
+        (5, 800)
+    );
+}

@@ -43,7 +43,7 @@ pub struct DispatchContext {
     pub lease: Duration,
     /// Claimed together at most.
     pub batch: usize,
-    /// Sends under way at once, per lane; a provider that slows down gets less.
+    /// Sends under way at once, per lane, at most. So many settlements of one may wait twice over.
     pub max_in_flight: usize,
     /// How often the ledger is asked without being told of new work: for what other instances add.
     pub poll_interval: Duration,
@@ -63,6 +63,8 @@ pub struct LaneSettings {
     pub provider: Arc<dyn Provider>,
     /// How long a send may take.
     pub timeout: Duration,
+    /// Sends under way at once, at most; a provider that slows down gets less.
+    pub max_in_flight: usize,
     /// What to do when nobody knows whether it took a notification.
     pub on_unknown: OnUnknown,
     /// Calls a second at most.

@@ -61,9 +61,10 @@ impl From<DecodeError> for DoorError {
     }
 }
 
-/// What a client sends. Null counts as absent.
+/// What a client sends. Null counts as absent. A field that nobody knows is refused: a misspelt `expiresAt` would let the
+/// notification live for ever.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Wire<'a> {
     channel: String,
     #[serde(default)]
@@ -173,7 +174,8 @@ impl Door {
         let text = request.data.as_deref().unwrap_or("{}");
         let data = RawValue::from_string(text.to_owned()).map_err(|e| DoorError::Invalid(e.to_string()))?;
         let (template, channel) = (request.template.as_str(), request.channel);
-        let asked = RenderRequest { template, channel, locale: None, time_zone: None, data: &data };
+        let asked =
+            RenderRequest { template, channel, locale: None, time_zone: None, data: &data, unsubscribe_url: None };
         let words = match self.templates.collects(template) {
             true => self.templates.render_digest(&asked, std::slice::from_ref(&data)),
             false => self.templates.render(&asked),

@@ -122,7 +122,7 @@ impl Lane {
     ) -> Self {
         let together = settings.shared_rate.clone().map(|(rate, breaker)| Together { rate, breaker });
         let clock = Arc::clone(&context.clock);
-        let pacing = Arc::new(Pacing::new(clock, settings.max_per_second, together, context.max_in_flight));
+        let pacing = Arc::new(Pacing::new(clock, settings.max_per_second, together, settings.max_in_flight));
         let now = Instant::now();
         Self {
             claiming: Arc::new(Claiming { context, settings, owner, held, under_way, pacing }),

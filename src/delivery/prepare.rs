@@ -303,8 +303,9 @@ impl Preparation<'_> {
         address: &Address,
         followers: &[Claimed],
     ) -> Result<(Message, String), Failure> {
+        let unsubscribe_url = self.unsubscribe_url(claimed);
         let words = self
-            .words(claimed, &address.data, followers)
+            .words(claimed, &address.data, followers, unsubscribe_url.as_deref())
             .map_err(|e| Failure::new(ErrorClass::Permanent, e.code, e.reason, self.now))?;
         let devices = match (claimed.channel, &claimed.contact) {
             (Channel::Push, Some(contact)) => contact.devices.clone(),
@@ -322,14 +323,20 @@ impl Preparation<'_> {
             category: claimed.category.clone(),
             data: address.data.clone(),
             devices,
-            unsubscribe_url: self.unsubscribe_url(claimed),
+            unsubscribe_url,
             attempt: claimed.attempts + 1,
         };
         Ok((message, words.version))
     }
 
     /// In the recipient's language and time; a digest's words see the variables of all, in the order in which they came.
-    fn words(&self, claimed: &Claimed, data: &RawValue, followers: &[Claimed]) -> Result<Rendered, RenderError> {
+    fn words(
+        &self,
+        claimed: &Claimed,
+        data: &RawValue,
+        followers: &[Claimed],
+        unsubscribe_url: Option<&str>,
+    ) -> Result<Rendered, RenderError> {
         let contact = claimed.contact.as_ref();
         let zone = contact.and_then(|contact| contact.time_zone.as_deref());
         let request = RenderRequest {
@@ -338,6 +345,7 @@ impl Preparation<'_> {
             locale: contact.and_then(|contact| contact.locale.as_deref()),
             time_zone: zone.or(Some(&self.context.house.default_time_zone.name)),
             data,
+            unsubscribe_url,
         };
         if !self.context.templates.collects(&claimed.template) {
             return self.context.templates.render(&request);

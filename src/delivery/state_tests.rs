@@ -28,6 +28,7 @@ const LEASE: Duration = Duration::from_secs(15);
 enum Word {
     Accepted,
     Transient,
+    Deferred,
     Permanent,
     RateLimited { seconds: u64 },
     Unknown,
@@ -52,6 +53,7 @@ fn word() -> impl Strategy<Value = Word> {
     prop_oneof![
         1 => Just(Word::Accepted),
         6 => Just(Word::Transient),
+        2 => Just(Word::Deferred),
         1 => Just(Word::Permanent),
         2 => (0..100u64).prop_map(|seconds| Word::RateLimited { seconds }),
         4 => Just(Word::Unknown),
@@ -83,6 +85,7 @@ fn said(word: Word) -> Result<Accepted, SendError> {
     match word {
         Word::Accepted => Ok(Accepted { receipt: Some("receipt".into()), gone: Vec::new() }),
         Word::Transient => Err(SendError::Transient("503".into())),
+        Word::Deferred => Err(SendError::Deferred("mailbox full".into())),
         Word::Permanent => Err(SendError::Permanent("400".into())),
         Word::RateLimited { seconds } => {
             Err(SendError::RateLimited { retry_after: Duration::from_secs(seconds), reason: "429".into() })
@@ -110,6 +113,7 @@ fn lanes(policies: &[OnUnknown]) -> Vec<LaneSettings> {
         name: format!("provider-{index}"),
         provider: Arc::new(Nobody),
         timeout: Duration::from_secs(5),
+        max_in_flight: 10,
         on_unknown: *on_unknown,
         max_per_second: None,
         shared_rate: None,
@@ -386,12 +390,14 @@ impl Model {
             Word::Suppressed => State::Suppressed,
             Word::RateLimited { .. } => State::Retrying,
             Word::Transient if probe || !last_lane || left || asked != before.lane => State::Retrying,
+            // What a mailbox does says nothing of its server: as a probe it counts, and a stand-in's word is the last.
+            Word::Deferred if !last_lane || left => State::Retrying,
             Word::Unknown => match on_unknown {
                 OnUnknown::Retry if probe || left => State::Retrying,
                 OnUnknown::RetryOnce if before.unknowns == 0 && left => State::Retrying,
                 _ => State::Failed,
             },
-            Word::Transient => State::Failed,
+            Word::Transient | Word::Deferred => State::Failed,
         };
         prop_assert_eq!(after.state, expected, "{:?} in round {} of lane {}", word, before.round, before.lane);
         prop_assert!(after.round == before.round || after.round == before.round + 1);
@@ -404,7 +410,8 @@ impl Model {
         prop_assert!(wait >= SignedDuration::ZERO, "never in the past: {wait}");
         if after.round > before.round {
             self.in_round = 0;
-            prop_assert!(!probe || word == Word::Unknown && on_unknown != OnUnknown::Retry, "a probe uses no step");
+            let counts = word == Word::Deferred || word == Word::Unknown && on_unknown != OnUnknown::Retry;
+            prop_assert!(!probe || counts, "a probe uses no step");
             let step = SignedDuration::try_from(self.steps[usize::from(before.round)]).expect("short");
             let most = step + step / 10 + SignedDuration::from_millis(1);
             prop_assert!(step <= wait && wait <= most, "{wait} instead of {step}");
@@ -425,7 +432,7 @@ impl Model {
                 // The round begins anew: what it had so far comes on top.
                 self.extra += std::mem::take(&mut self.in_round) + 1;
             }
-            Word::Transient if !probe => {
+            _ if word == Word::Deferred || word == Word::Transient && !probe => {
                 prop_assert_eq!((wait, after.lane), (SignedDuration::ZERO, asked + 1), "failover is at once");
                 self.in_round += 1;
             }
@@ -541,8 +548,9 @@ proptest! {
 
 #[test]
 fn every_word_has_its_outcome() {
-    let words = [Word::Accepted, Word::Transient, Word::Permanent, Word::Unknown, Word::Gone, Word::Suppressed];
+    let words =
+        [Word::Accepted, Word::Transient, Word::Deferred, Word::Permanent, Word::Unknown, Word::Gone, Word::Suppressed];
     let outcomes = words.map(|word| outcome(&said(word)).as_str());
-    assert_eq!(outcomes, ["accepted", "transient", "permanent", "unknown", "permanent", "permanent"]);
+    assert_eq!(outcomes, ["accepted", "transient", "transient", "permanent", "unknown", "permanent", "permanent"]);
     assert_eq!(outcome(&said(Word::RateLimited { seconds: 1 })), Outcome::RateLimited);
 }

@@ -304,6 +304,7 @@ impl World {
             name: "mail".to_owned(),
             provider: Arc::clone(&self.provider),
             timeout: 3 * PATIENCE,
+            max_in_flight: 10,
             on_unknown: OnUnknown::Retry,
             max_per_second: None,
             shared_rate: None,

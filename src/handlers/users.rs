@@ -12,7 +12,7 @@ use crate::domain::error::DecodeError;
 use crate::domain::events::{UserRegistered, payload};
 use crate::domain::locale::Locale;
 use crate::domain::notification::Draft;
-use crate::domain::recipient::Recipient;
+use crate::domain::recipient::{Recipient, is_email, is_phone};
 
 pub(super) fn user_registered(envelope: &Envelope<'_>) -> Result<Output, HandlerError> {
     let event: UserRegistered<'_> = payload(envelope)?;
@@ -40,7 +40,8 @@ struct Welcome<'a> {
 /// `data.changes`.
 ///
 /// # Errors
-/// A time zone that does not exist: times would be told wrongly, and quiet hours kept at the wrong hours.
+/// A time zone that does not exist: times would be told wrongly, and quiet hours kept at the wrong hours. An e-mail address
+/// that is none.
 pub fn directory_entry(envelope: &Envelope<'_>) -> Result<Option<Recipient>, DecodeError> {
     if !matches!(envelope.event_type.as_ref(), "UserRegistered" | "UserUpdated") {
         return Ok(None);
@@ -58,11 +59,15 @@ pub fn directory_entry(envelope: &Envelope<'_>) -> Result<Option<Recipient>, Dec
     if let Some(zone) = time_zone.as_deref().filter(|zone| TimeZone::get(zone).is_err()) {
         return Err(DecodeError::invalid("data.timeZone", format!("there is no time zone `{zone}`")));
     }
+    let email = pick("email");
+    if email.as_deref().is_some_and(|email| !is_email(email)) {
+        return Err(DecodeError::invalid("data.email", "must be an e-mail address"));
+    }
     let Some(id) = data.get("userId").and_then(Value::as_str) else { return Ok(None) };
     let recipient = Recipient {
-        email: pick("email"),
-        phone: pick("phone"),
-        // What is none must not take the place of a good one.
+        email,
+        // What is none must not take the place of a good one; people write numbers as they like.
+        phone: pick_if("phone", is_phone),
         locale: pick_if("locale", |tag| Locale::parse(tag).is_some()),
         time_zone,
         devices: Vec::new(),
@@ -96,6 +101,16 @@ mod tests {
             let error = told("UserUpdated", data).expect_err("there is none");
             assert!(error.to_string().contains("`data.timeZone`"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_e_mail_address_that_is_none_is_told_and_no_number_replaces_a_good_one() {
+        for data in [r#"{"userId":"u","email":"nonsense"}"#, r#"{"userId":"u","changes":{"email":"a@b,c"}}"#] {
+            let error = told("UserUpdated", data).expect_err("it is none");
+            assert!(error.to_string().contains("`data.email`"), "{error}");
+        }
+        let told = entry("UserUpdated", r#"{"userId":"u","email":"a@b.c","phone":"0176 1234567"}"#).expect("an entry");
+        assert_eq!((told.email.as_deref(), told.phone), (Some("a@b.c"), None));
     }
 
     #[test]

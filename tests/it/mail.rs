@@ -35,7 +35,7 @@ fn an_e_mail_is_read_as_it_was_meant() {
     let (text, html) = (parsed.body_text(0).expect("a text"), parsed.body_html(0).expect("HTML"));
     assert!(text.contains("Order number: Ä-4711 & Co") && !text.contains('<'), "{text}");
     assert!(html.contains("<html") && html.contains("Ä-4711 &amp; Co"), "{html}");
-    assert!(parsed.header("List-Unsubscribe").is_none(), "receipts are sent anyway");
+    assert!(parsed.header("List-Unsubscribe").is_none() && !html.contains("nsubscribe"), "receipts are sent anyway");
     assert_eq!(parsed.attachment_count(), 0);
 }
 
@@ -52,6 +52,8 @@ fn news_are_refused_with_one_click() {
     let raw = |name: &'static str| parsed.header_raw(name).map(str::trim);
     assert_eq!(raw("List-Unsubscribe-Post"), Some("List-Unsubscribe=One-Click"));
     let link = raw("List-Unsubscribe").and_then(|link| link.strip_prefix('<')?.strip_suffix('>'));
+    let html = parsed.body_html(0).expect("HTML");
+    assert!(link.is_some_and(|link| html.contains(&format!("href=\"{link}\""))), "for people too: {html}");
     let path = link.and_then(|link| link.strip_prefix(OUTSIDE)).expect("a link to the service");
     let form = [("Content-Type", "application/x-www-form-urlencoded")];
     assert_eq!(service.send("POST", path, &form, "List-Unsubscribe=One-Click").status, 200);

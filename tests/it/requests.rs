@@ -112,6 +112,7 @@ fn what_is_wrong_is_told_at_the_door_by_its_field() {
     wrong(&|r| r["critical"] = json!("yes"), "`critical`");
     wrong(&|r| r["category"] = json!(""), "`category`");
     wrong(&|r| r["channel"] = json!("webhook"), "`recipient`");
+    wrong(&|r| r["expires_at"] = json!("2027-01-01T00:00:00Z"), "`expires_at`");
     let carried = |r: &mut Value| {
         r["recipient"] = json!("customer-1");
         r["data"]["email"] = json!("nonsense");

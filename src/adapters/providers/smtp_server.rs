@@ -15,7 +15,8 @@ use super::exchange::decoded;
 
 /// Servers close idle connections after minutes; a connection this old is not worth a try.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
-const MOST_IDLE: usize = 8;
+/// As many as are open at once, unless the provider's `max_in_flight` says otherwise.
+const MOST_IDLE: usize = 20;
 /// How long an idle connection may take to prove itself.
 const LONGEST_PROBE: Duration = Duration::from_secs(1);
 

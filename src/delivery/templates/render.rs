@@ -31,6 +31,8 @@ pub struct RenderRequest<'a> {
     pub time_zone: Option<&'a str>,
     /// The template's variables: a JSON object.
     pub data: &'a RawValue,
+    /// The variable `unsubscribeUrl`, which takes the place of one in the data.
+    pub unsubscribe_url: Option<&'a str>,
 }
 
 /// The words of a notification.
@@ -82,8 +84,11 @@ impl Templates {
         &self,
         template: &Template,
         request: &RenderRequest<'_>,
-        values: BTreeMap<String, Value>,
+        mut values: BTreeMap<String, Value>,
     ) -> Result<Rendered, RenderError> {
+        if let Some(url) = request.unsubscribe_url {
+            values.insert("unsubscribeUrl".into(), Value::from(url));
+        }
         let reader = request.locale.and_then(Locale::parse);
         let words = template.words_for(reader.as_ref());
         let conventions =

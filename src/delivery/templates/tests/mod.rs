@@ -39,7 +39,8 @@ fn render_for(
     data: &str,
 ) -> Result<Rendered, RenderError> {
     let data = json(data);
-    templates.render(&RenderRequest { template, channel, locale, time_zone: Some("Europe/Berlin"), data: &data })
+    let time_zone = Some("Europe/Berlin");
+    templates.render(&RenderRequest { template, channel, locale, time_zone, data: &data, unsubscribe_url: None })
 }
 
 /// A folder of templates.

@@ -200,6 +200,7 @@ fn a_digest_has_the_variables_of_all_and_of_the_newest() {
         locale: Some("de"),
         time_zone: None,
         data: &items[1],
+        unsubscribe_url: None,
     };
     let digest = templates.render_digest(&request, &items).expect("renders");
     assert_eq!(digest.subject.as_deref(), Some("2 prices, last Mug"));
