@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::machine::{progress, thousands};
 
 /// The default of `database.max_connections`.
-const CONNECTIONS: u32 = 10;
+pub const CONNECTIONS: u32 = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

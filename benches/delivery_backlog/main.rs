@@ -14,8 +14,8 @@
 //!   the default configuration, send them through a provider that accepts at once, with templates, attempts and
 //!   lifecycle events, which a publisher takes that acknowledges at once. It ends when the outbox is empty.
 //!
-//! CPU is that of this process, which has SQLite within itself, and PostgreSQL not. Memory is the most that was resident
-//! during the drain above what was before it.
+//! The drain has a process of its own. CPU is that of this process, which has SQLite within itself, and PostgreSQL not.
+//! Memory is the most that was resident during the drain above what was before it.
 //!
 //! `--settled N` fills the ledger with notifications of the past before.
 //!
@@ -27,6 +27,7 @@
 //! `--partition`: 10,000 events on one partition, to a provider that takes a time that is uniform between 0 and 5 ms;
 //! from the first publication to the last acceptance, with the service warm.
 
+mod alone;
 mod backlog;
 mod bare;
 #[allow(dead_code, reason = "this benchmark needs a part of it")]
@@ -64,8 +65,7 @@ use self::cluster::Cluster;
 use self::live::{Pace, Times};
 use self::machine::{machine, median, progress, thousands};
 use self::options::Options;
-use self::provider::Target;
-use self::round::{Round, Work};
+use self::round::Round;
 use self::server::Answers;
 
 /// The service's.
@@ -125,6 +125,15 @@ fn heed_signals() -> Result<()> {
 
 fn run(options: &Options, runtime: &Runtime) -> Result<Vec<String>> {
     runtime.block_on(async { heed_signals() })?;
+    if let Some(url) = &options.drain_of {
+        let alone = async {
+            // The service counts while it works.
+            tokio::spawn(MetricsPage::install()?.upkeep());
+            alone::work(url, options.work()).await
+        };
+        println!("{}", serde_json::to_string(&runtime.block_on(alone)?)?);
+        return Ok(Vec::new());
+    }
     println!("machine  {}", machine());
     if options.latency || options.partition {
         live(options, runtime)?;
@@ -134,9 +143,6 @@ fn run(options: &Options, runtime: &Runtime) -> Result<Vec<String>> {
 }
 
 async fn backlogs(options: &Options) -> Result<Vec<String>> {
-    // The service counts while it works.
-    tokio::spawn(MetricsPage::install()?.upkeep());
-    let target = if options.http { Target::Http } else { Target::Nothing };
     println!("backlog  {} due e-mails", thousands(options.events));
     if options.settled > 0 {
         println!("ledger   {} settled notifications before", thousands(options.settled));
@@ -148,8 +154,7 @@ async fn backlogs(options: &Options) -> Result<Vec<String>> {
         round::print_heads();
         let mut rounds = Vec::new();
         for number in 1..=options.rounds {
-            let Options { events, settled, batch, .. } = *options;
-            let round = round::measure(kind, number, Work { events, settled, target, batch });
+            let round = round::measure(kind, number, options.work());
             let round = round.await.with_context(|| format!("{}, round {number}", kind.name()))?;
             round.print(&number.to_string());
             rounds.push(round);

@@ -3,6 +3,8 @@
 use clap::Parser;
 
 use crate::database::Kind;
+use crate::provider::Target;
+use crate::round::Work;
 
 /// Which databases are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -49,12 +51,21 @@ pub struct Options {
     /// Seconds of measuring, with --latency.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
+    /// Drains this ledger and says in JSON what that took: for the program itself.
+    #[arg(long, hide = true)]
+    pub drain_of: Option<String>,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Options {
+    /// What a round is to do.
+    pub fn work(&self) -> Work {
+        let target = if self.http { Target::Http } else { Target::Nothing };
+        Work { events: self.events, settled: self.settled, target, batch: self.batch }
+    }
+
     pub fn databases(&self) -> Vec<Kind> {
         match self.database {
             Databases::Postgres => vec![Kind::Postgres],

@@ -1,17 +1,15 @@
 //! One round on one database: the service's drain and the bare loop, each on a fresh database, in turn.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use notification_service::ports::provider::Provider;
 
+use crate::alone::{self, Alone};
 use crate::backlog::Backlog;
 use crate::bare::{self, Bare};
 use crate::database::{Contents, Fresh, Kind};
 use crate::drain::Stage;
-use crate::machine::{cpu_seconds, median, peak_memory, progress, thousands};
-use crate::memory::{forget_peak, resident};
+use crate::machine::{median, progress, thousands};
 use crate::provider::Target;
 
 /// Rates in notifications a second, CPU in seconds for a million, memory in bytes.
@@ -21,19 +19,22 @@ pub struct Round {
     bare_insert: f64,
     bare_claim: f64,
     bare_settle: f64,
+    /// One after the other.
+    bare_both: f64,
     ratio: f64,
     cpu: f64,
     memory: f64,
     pub problems: Vec<String>,
 }
 
-const HEADS: [&str; 9] = [
+const HEADS: [&str; 10] = [
     "round",
     "insert/s",
     "drained/s",
     "bare insert/s",
     "bare claim/s",
     "bare settle/s",
+    "claim+settle/s",
     "ratio",
     "CPU s/M",
     "MB above idle",
@@ -43,7 +44,7 @@ pub fn print_heads() {
     print_cells(&HEADS.map(str::to_owned));
 }
 
-fn print_cells(cells: &[String; 9]) {
+fn print_cells(cells: &[String; 10]) {
     let cells: Vec<String> =
         cells.iter().zip(HEADS).map(|(cell, head)| format!("{cell:>width$}", width = head.len().max(6))).collect();
     println!("{}", cells.join("  "));
@@ -59,6 +60,7 @@ impl Round {
             rate(self.bare_insert),
             rate(self.bare_claim),
             rate(self.bare_settle),
+            rate(self.bare_both),
             format!("{:.3}", self.ratio),
             format!("{:.1}", self.cpu),
             format!("{:.0}", self.memory / 1e6),
@@ -74,6 +76,7 @@ impl Round {
             bare_insert: of(|r| r.bare_insert),
             bare_claim: of(|r| r.bare_claim),
             bare_settle: of(|r| r.bare_settle),
+            bare_both: of(|r| r.bare_both),
             ratio: of(|r| r.ratio),
             cpu: of(|r| r.cpu),
             memory: of(|r| r.memory),
@@ -102,13 +105,12 @@ pub struct Work {
 
 pub async fn measure(kind: Kind, number: u32, work: Work) -> Result<Round> {
     let events = work.events;
-    let stage = Stage::new(work.batch)?;
-    let backlog = Backlog::new(stage.rules());
+    let backlog = Backlog::new(Stage::new(work.batch)?.rules());
     let (bare, drained) = if number % 2 == 1 {
         let bare = measure_bare(kind, &backlog, work).await?;
-        (bare, measure_drain(kind, number, &stage, &backlog, work).await?)
+        (bare, measure_drain(kind, number, &backlog, work).await?)
     } else {
-        let drained = measure_drain(kind, number, &stage, &backlog, work).await?;
+        let drained = measure_drain(kind, number, &backlog, work).await?;
         (measure_bare(kind, &backlog, work).await?, drained)
     };
     let rate = |elapsed: Duration| events as f64 / elapsed.as_secs_f64();
@@ -118,6 +120,7 @@ pub async fn measure(kind: Kind, number: u32, work: Work) -> Result<Round> {
         bare_insert: rate(bare.insert),
         bare_claim: rate(bare.claim),
         bare_settle: rate(bare.settle),
+        bare_both: rate(bare.claim + bare.settle),
         ratio: (bare.claim + bare.settle).as_secs_f64() / drained.drain.as_secs_f64(),
         cpu: drained.cpu * 1e6 / events as f64,
         memory: drained.memory as f64,
@@ -132,38 +135,26 @@ async fn measure_bare(kind: Kind, backlog: &Backlog, work: Work) -> Result<Bare>
     bare
 }
 
-async fn measure_drain(kind: Kind, number: u32, stage: &Stage, backlog: &Backlog, work: Work) -> Result<Drained> {
+async fn measure_drain(kind: Kind, number: u32, backlog: &Backlog, work: Work) -> Result<Drained> {
     let fresh = Fresh::create(kind).await?;
-    let drained = drain(&fresh, number, stage, backlog, work).await;
+    let drained = drain(&fresh, number, backlog, work).await;
     fresh.close().await?;
     drained
 }
 
-async fn drain(
-    fresh: &Fresh,
-    number: u32,
-    stage: &Stage,
-    backlog: &Backlog,
-    Work { events, settled, target, .. }: Work,
-) -> Result<Drained> {
+async fn drain(fresh: &Fresh, number: u32, backlog: &Backlog, work: Work) -> Result<Drained> {
+    let Work { events, settled, .. } = work;
     let database = fresh.open().await?;
     fresh.settle(settled).await.context("filling the ledger with the past")?;
-    let carrier = target.carrier(events)?;
     let began = Instant::now();
     backlog.insert(&database, events).await.context("filling the ledger")?;
     let insert = began.elapsed();
     progress(&format!("round {number}: {} notifications due in {:.1} s", thousands(events), insert.as_secs_f64()));
-
-    forget_peak()?;
-    let (idle, cpu) = (resident()?, cpu_seconds("self")?);
-    let provider: Arc<dyn Provider> = Arc::clone(&carrier.provider);
-    let drain = stage.drain(&database, provider, events).await.context("the drain")?;
-    let cpu = cpu_seconds("self")? - cpu;
-    let memory = peak_memory("self")?.saturating_sub(idle);
     database.close().await;
+    let Alone { seconds, cpu, memory, total, distinct } = alone::drain(&fresh.url, work).await?;
+    let drain = Duration::from_secs_f64(seconds);
 
     let mut problems = Vec::new();
-    let (total, distinct) = carrier.accepted.total_and_distinct();
     let (all, past) = (events as i64, settled as i64);
     let found = Contents::read(&mut fresh.connect().await?).await?;
     let expected =

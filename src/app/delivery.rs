@@ -52,6 +52,7 @@ pub fn door(config: &Config, database: &Database, templates: Arc<Templates>, rul
         rules,
         desk: Desk { ledger: Arc::new(database.clone()) },
         templates,
+        contacts: Arc::new(database.clone()),
         channels: config.delivery.providers.iter().map(|provider| provider.channel).collect(),
     }
 }

@@ -20,8 +20,10 @@ use crate::domain::error::DecodeError;
 use crate::domain::events::VERSION;
 use crate::domain::ids::direct_request_id;
 use crate::domain::notification::{Request, SOURCE};
+use crate::domain::recipient::is_failed_address;
 use crate::domain::record::Headers;
 use crate::domain::time::format_utc;
+use crate::ports::contacts::Contacts;
 use crate::ports::ledger::{LedgerError, NewNotification};
 
 /// Where direct requests come from, in dead letters.
@@ -37,6 +39,8 @@ pub struct Door {
     pub templates: Arc<Templates>,
     /// What templates decide beside the words.
     pub rules: Arc<TemplateRules>,
+    /// Who is in the directory.
+    pub contacts: Arc<dyn Contacts>,
     /// Channels that have a provider.
     pub channels: HashSet<Channel>,
 }
@@ -112,6 +116,7 @@ impl Door {
             None => uuid::Uuid::new_v4().to_string(),
         };
         let new = self.check(body, id, now)?;
+        self.check_recipient(&new.request).await?;
         let added = self.desk.add(std::slice::from_ref(&new)).await?;
         if added == 0 && !self.is_same(&new).await? {
             return Err(DoorError::KeyReused);
@@ -163,6 +168,20 @@ impl Door {
             headers: Headers::default(),
         };
         Ok(NewNotification { request, origin, received_at: now, handling })
+    }
+
+    /// Who is not in the directory may come to be there; what was meant as an address never becomes one.
+    async fn check_recipient(&self, request: &Request) -> Result<(), DoorError> {
+        let (channel, data) = (request.channel, request.data.as_deref().unwrap_or("{}"));
+        let Some(text) = request.recipient.as_deref().filter(|text| is_failed_address(channel, text)) else {
+            return Ok(());
+        };
+        let goes_elsewhere = resolve(channel, Some(text), None, data) != Contact::Missing;
+        if goes_elsewhere || self.contacts.recipient(text).await?.is_some() {
+            return Ok(());
+        }
+        let problem = format!("is no address for {channel}, and nobody in the directory has this id");
+        Err(DecodeError::invalid("recipient", problem).into())
     }
 
     /// What can be known already: the template has words, every variable, and an address that it carries is one.

@@ -269,6 +269,7 @@ impl World {
             desk: Desk { ledger: Arc::new(database.clone()) },
             templates: Arc::clone(&templates),
             rules: Arc::new(TemplateRules::new(Arc::clone(&templates))),
+            contacts: Arc::new(database.clone()),
             channels: HashSet::from([Channel::Email]),
         };
         let (sender, parcels) = mpsc::unbounded_channel();

@@ -76,6 +76,16 @@ pub fn is_web_url(text: &str) -> bool {
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
+/// True for what is meant as an address for this channel, and is none.
+pub fn is_failed_address(channel: Channel, text: &str) -> bool {
+    let meant = match channel {
+        Channel::Email => text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty()),
+        Channel::Sms => text.starts_with('+'),
+        _ => false,
+    };
+    meant && !is_address_for(channel, text)
+}
+
 /// An address as it is compared: mail programs keep the letters' case, and mailboxes ignore it.
 pub fn comparable(channel: Channel, address: &str) -> String {
     match channel {
@@ -186,6 +196,18 @@ mod tests {
         for bad in ["customer-789", "@b", "a@", "a b@c.d", "a@b@c", "a@b..c", "x@y\r\nBcc: z@z", "<a@b.c>", "a@-b", ""]
         {
             assert!(!is_email(bad), "{bad}");
+        }
+        for (channel, text, failed) in [
+            (Channel::Email, "a@@b.c", true),
+            (Channel::Email, "a@b,c", true),
+            (Channel::Email, "a@b.c", false),
+            (Channel::Email, "@ada", false),
+            (Channel::Email, "customer-1", false),
+            (Channel::Sms, "+1 555 0100", true),
+            (Channel::Sms, "+15550100123", false),
+            (Channel::Sms, "a@@b.c", false),
+        ] {
+            assert_eq!(is_failed_address(channel, text), failed, "{channel} {text}");
         }
         assert!(is_phone("+15550100123"));
         for bad in ["15550100123", "+0123456789", "+1555", "+1555010012x", "+1234567890123456"] {

@@ -1,5 +1,6 @@
 //! Several providers of a channel: what one does not take the next one gets, singly and in an outage.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -100,6 +101,50 @@ fn while_the_first_provider_is_away_the_second_one_sends_and_nobody_waits() {
     });
     assert_eq!(attempts(&service.notification(&back).expect("it is known"), "provider"), ["first"]);
     assert!(Story::of(&setup.kafka).letters.is_empty() && setup.database.dead_letter_count() == 0);
+}
+
+/// It takes connections and says nothing. What was sent to it stays with it, for it may have it; nothing else waits.
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn while_the_first_provider_hangs_only_what_it_may_have_waits_for_it() {
+    const COUNT: usize = 300;
+    let well = Arc::new(AtomicBool::new(false));
+    let provider = FakeProvider::answering({
+        let well = Arc::clone(&well);
+        move |a| match a.path.as_str() {
+            "/first" if !well.load(Ordering::SeqCst) => Answer::Hang,
+            _ => Answer::Accept,
+        }
+    });
+    let settings = "[breaker]\nrecovery_timeout_ms = 2000\n[delivery]\nmax_in_flight = 20\n\
+                    [delivery.retry]\nschedule_ms = [5000, 5000, 5000, 5000]\n";
+    let setup = Setup::new(settings, &provider.first_and_second(secs(1)));
+    let service = setup.start();
+    setup.kafka.produce((0..COUNT).map(|n| request(&format!("n-{n}"), "email", SOMEONE).input()).collect());
+    let at_second = || provider.accepted_count();
+    let untouched = || {
+        let fates = setup.database.fates();
+        let touched = fates.values().filter(|fate| fate.outcomes.iter().any(|outcome| outcome == "unknown")).count();
+        (fates.len() == COUNT && touched > 0 && at_second() + touched >= COUNT).then_some(touched)
+    };
+    let touched = wait::until("the second one has sent all that the first one cannot have", secs(60), untouched);
+    assert!(touched < COUNT / 2, "{touched} were sent to one that hangs");
+
+    well.store(true, Ordering::SeqCst);
+    provider.wait_for_accepted(COUNT, secs(60));
+    wait::until("everything is settled", secs(60), || (setup.database.unsettled() == 0).then_some(()));
+    for (id, fate) in setup.database.fates() {
+        let arrivals = provider.arrivals_of(&id);
+        assert_eq!(
+            (fate.state.as_str(), arrivals.iter().filter(|a| a.accepted).count()),
+            ("sent", 1),
+            "{id}: {fate:?}"
+        );
+        let paths: BTreeSet<&str> = arrivals.iter().map(|arrival| arrival.path.as_str()).collect();
+        assert_eq!(paths.len(), 1, "one that may have it, and nobody else: {id}: {fate:?}");
+    }
+    assert_eq!(setup.database.dead_letter_count(), 0);
+    drop(service);
 }
 
 /// Nothing is left in the stand-in's own lane: what it stands in for is what it is probed with.

@@ -107,6 +107,7 @@ fn what_is_wrong_is_told_at_the_door_by_its_field() {
     wrong(&|r| r["data"] = json!([1]), "`data`");
     wrong(&|r| drop(r.as_object_mut().expect("object").remove("recipient")), "`recipient`");
     wrong(&|r| r["recipient"] = json!(7), "`recipient`");
+    wrong(&|r| r["recipient"] = json!("ada@@example.com"), "`recipient`");
     wrong(&|r| r["sendAt"] = json!("tomorrow"), "`sendAt`");
     wrong(&|r| r["expiresAt"] = json!("2026-13-01T00:00:00Z"), "`expiresAt`");
     wrong(&|r| r["critical"] = json!("yes"), "`critical`");

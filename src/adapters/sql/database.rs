@@ -28,10 +28,12 @@ const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Of each connection. A checkpoint every 1,000 pages would write pages back several times within one backlog, and wait
-/// for the disk each time; what is committed is in the log all the same. Ids are spread over their whole index, which
-/// needs some cache. What a statement needs to undo itself is small, and kept in memory.
+/// for the disk each time; what is committed is in the log all the same. What a statement needs to undo itself is small,
+/// and kept in memory.
 const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;
-     PRAGMA wal_autocheckpoint = 10000; PRAGMA cache_size = -16000; PRAGMA temp_store = MEMORY;";
+     PRAGMA wal_autocheckpoint = 10000; PRAGMA temp_store = MEMORY;";
+/// Of the one that writes, in KiB: ids are spread over their whole index. The many that read keep to SQLite's own 2,000.
+const SQLITE_WRITE_CACHE: &str = "PRAGMA cache_size = -16000";
 /// Of each connection. Every statement finds its rows by looking each up in an index, however few there are: a plan that
 /// reads a table or an index whole is right for the table as it was, and would stay while a backlog builds up. So each
 /// statement gets one plan, for to make it anew for each call takes longer than most calls. A process that stands still
@@ -85,7 +87,7 @@ impl Database {
         let options = AnyConnectOptions::from_str(&url)
             .map_err(|e| DatabaseError::Unusable(e.to_string()))?
             .disable_statement_logging();
-        let pool = |size: u32| {
+        let pool = |size: u32, more: &'static str| {
             let setup = match dialect {
                 Dialect::Sqlite => SQLITE_SETUP,
                 Dialect::Postgres => POSTGRES_SETUP,
@@ -95,15 +97,18 @@ impl Database {
                 .acquire_timeout(ACQUIRE_DEADLINE)
                 .max_lifetime((dialect == Dialect::Postgres).then_some(POSTGRES_LIFETIME))
                 .after_connect(move |connection: &mut AnyConnection, _| {
-                    Box::pin(async move { connection.execute(setup).await.map(drop) })
+                    Box::pin(async move {
+                        connection.execute(setup).await?;
+                        connection.execute(more).await.map(drop)
+                    })
                 })
                 .after_release(move |connection: &mut AnyConnection, _| Box::pin(is_fit(connection, dialect)))
                 .connect_lazy_with(options.clone())
         };
         let (write, read) = match dialect {
-            Dialect::Sqlite => (pool(1), pool(max_connections.max(2))),
+            Dialect::Sqlite => (pool(1, SQLITE_WRITE_CACHE), pool(max_connections.max(2), "")),
             Dialect::Postgres => {
-                let pool = pool(max_connections);
+                let pool = pool(max_connections, "");
                 (pool.clone(), pool)
             }
         };

@@ -25,14 +25,14 @@ fn entry(id: &str, recipient: &str) -> NewEntry {
     }
 }
 
-async fn put(db: &Database, ids: &[&str]) {
+pub(super) async fn put(db: &Database, ids: &[&str]) {
     for id in ids {
         db.put(entry(id, "ann")).await.expect("puts");
     }
 }
 
 /// Ids of a page and the cursor to the next.
-async fn page(db: &Database, before: Option<i64>, limit: usize) -> (Vec<String>, Option<i64>) {
+pub(super) async fn page(db: &Database, before: Option<i64>, limit: usize) -> (Vec<String>, Option<i64>) {
     let entries = db.entries("ann", before, limit).await.expect("reads");
     let next = entries.last().map(|e| e.seq);
     (entries.into_iter().map(|e| e.id).collect(), next)

@@ -6,10 +6,12 @@ use super::dead_letters::{set_state, stored};
 use super::*;
 use crate::domain::stored_letter::StoredLetter;
 use crate::ports::dead_letters::DeadLetterTable as _;
+use crate::ports::inbox::Inbox as _;
 
 on_both_databases!(
     old_ones_leave_in_small_steps_and_their_counts_stay,
     letters_that_were_dealt_with_leave_and_open_ones_stay,
+    entries_of_inboxes_leave_read_or_not,
 );
 
 async fn old_ones_leave_in_small_steps_and_their_counts_stay(database: &Fresh) {
@@ -59,4 +61,19 @@ async fn letters_that_were_dealt_with_leave_and_open_ones_stay(database: &Fresh)
     assert_eq!(left(1).await, ["0", "2", "3", "4", "5"]);
     assert_eq!(left(1).await, ["0", "3", "4", "5"]);
     assert_eq!(left(10).await, ["0", "3", "4", "5"], "two are open, one is empty, one is too young");
+}
+
+async fn entries_of_inboxes_leave_read_or_not(database: &Fresh) {
+    let entries = ["old", "older", "young"];
+    super::inbox::put(database, &entries).await;
+    for (id, created) in entries.iter().zip([2, 1, 3]) {
+        let update = query("UPDATE inbox SET created_at = $2 WHERE id = $1")
+            .bind((*id).to_owned())
+            .bind(at(created).as_millisecond());
+        assert_eq!(update.execute(&database.write).await.expect("updates").rows_affected(), 1);
+    }
+    database.mark_read("ann", Some("old")).await.expect("marks");
+    database.retire(at(3), 10).await.expect("retires");
+    let (left, _) = super::inbox::page(database, None, 10).await;
+    assert_eq!(left, ["young"]);
 }
