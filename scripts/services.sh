@@ -14,8 +14,8 @@
 # Containers of docker-compose.kafka.yml where an engine runs, else processes of this machine;
 # SERVICES_ENGINE=compose|local decides by hand. SERVICES_DIR (default .services) keeps state and logs.
 # KAFKA_PORT, POSTGRES_PORT, REDIS_PORT and PROMETHEUS_PORT are free ones unless given to the first `up`;
-# POSTGRES_FSYNC=on (local processes; off) makes its commits wait for the disk, as in production.
-# the local Prometheus scrapes 127.0.0.1:$SERVICE_PORT (18088).
+# the local Prometheus scrapes 127.0.0.1:$SERVICE_PORT (18088). With POSTGRES_FSYNC=on the local PostgreSQL waits for the
+# disk, as in production; by default it does not.
 set -euo pipefail
 
 readonly parts=(kafka postgres redis prometheus)

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::breakers::Breakers;
 use super::groups::{GroupParts, GroupPlan};
-use super::kafka::{client_settings, fitting_batches, topic_plans};
+use super::kafka::{client_settings, topic_plans};
 use super::wiring::Wiring;
 use super::{auth, delivery, exposed, startup};
 use crate::actors::circuit_breaker::BreakerDuty;
@@ -242,33 +242,23 @@ async fn connect(config: &Config, io: &Handle) -> Result<Connections, StartError
     let client = ClientSettings { brokers, ..client_settings(config) };
     let refused = |e: crate::adapters::kafka::InvalidProperty| StartError(e.to_string());
     let admin = KafkaAdmin::new(&client).map_err(refused)?;
-    let publisher = KafkaPublisher::new(client.clone()).map_err(refused)?;
     let opening = {
         let config = config.clone();
         io.spawn(async move { startup::database(&config, deadline).await })
     };
     let waiting = {
         let (config, admin) = (config.clone(), admin.clone());
-        io.spawn(async move { startup::topics(&config, &admin, deadline).await })
+        io.spawn(async move {
+            startup::topics(&config, &admin, deadline).await?;
+            Ok(startup::fitting_batches(&config, &admin, client).await)
+        })
     };
     let lost = |e: tokio::task::JoinError| StartError(e.to_string());
     // The first failure ends the wait for the other.
     let opening = async { opening.await.map_err(lost)? };
     let waiting = async { waiting.await.map_err(lost)? };
-    let (database, ()) = futures::try_join!(opening, waiting)?;
-    let fitting = {
-        let (config, admin, client) = (config.clone(), admin.clone(), client.clone());
-        io.spawn(async move { fitting_batches(&config, &admin, &client).await })
-    };
-    let (client, publisher) = match fitting.await.map_err(lost)? {
-        Some(fitting) => {
-            // Dropping a client blocks.
-            io.spawn_blocking(move || drop(publisher));
-            let publisher = KafkaPublisher::new(fitting.clone()).map_err(refused)?;
-            (fitting, publisher)
-        }
-        None => (client, publisher),
-    };
+    let (database, client) = futures::try_join!(opening, waiting)?;
+    let publisher = KafkaPublisher::new(client.clone()).map_err(refused)?;
     Ok(Connections { _cluster: cluster, client, admin, publisher, database })
 }
 

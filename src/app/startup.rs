@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::kafka::topic_plans;
 use super::service::StartError;
-use crate::adapters::kafka::{AdminError, KafkaAdmin};
+use crate::adapters::kafka::{AdminError, ClientSettings, KafkaAdmin};
 use crate::adapters::sql::{Database, DatabaseError};
 use crate::config::Config;
 
@@ -73,4 +73,23 @@ pub async fn topics(config: &Config, admin: &KafkaAdmin, deadline: Option<Instan
             Err(error) => waiting.pause(&error.to_string()).await?,
         }
     }
+}
+
+/// Settings with batches that the topics of outputs take, if those are smaller than usual: a broker that refuses a batch
+/// as too large refuses the sound records in it too.
+pub async fn fitting_batches(config: &Config, admin: &KafkaAdmin, client: ClientSettings) -> ClientSettings {
+    if config.kafka.is_embedded() {
+        return client;
+    }
+    let topics = config.kafka.topics();
+    let limit = match admin.largest_batch(&[&topics.notifications, &topics.dead_letters], ASK).await {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::info!(%error, "the topics' max.message.bytes are unknown; batches have their usual size");
+            None
+        }
+    };
+    let Some(fitting) = limit.and_then(|bytes| client.with_batches_of(bytes)) else { return client };
+    tracing::info!(bytes = limit, "batches are as small as the topics want them (max.message.bytes)");
+    fitting
 }

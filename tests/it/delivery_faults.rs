@@ -94,7 +94,7 @@ fn every_notification_is_accepted_through(lives: &Lives) {
         outage.into_iter().for_each(Outage::end);
     }
     provider.wait_for_accepted(all, secs(120));
-    wait::until("everything is settled", secs(60), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(60));
     let (fates, story) = (setup.database.fates(), told(&setup, all));
 
     let accepted = provider.accepted();
@@ -186,7 +186,7 @@ fn instances_that_share_a_database_send_nothing_twice() {
     services.push(setup.start());
     setup.kafka.produce(requests(HALF..2 * HALF));
     provider.wait_for_accepted(2 * HALF, secs(60));
-    wait::until("everything is settled", secs(30), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(30));
 
     let fates = setup.database.fates();
     assert_eq!((fates.len(), provider.arrivals().len()), (2 * HALF, 2 * HALF), "each was sent once");

@@ -31,7 +31,7 @@ fn what_the_first_provider_never_takes_the_second_one_gets_once() {
     let id = |n: usize| if n < COUNT / 3 { format!("late-{n}") } else { format!("n-{n}") };
     setup.kafka.produce((0..COUNT).map(|n| request(&id(n), "email", SOMEONE).input()).collect());
     provider.wait_for_accepted(COUNT, secs(60));
-    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(20));
 
     let fates = setup.database.fates();
     assert_eq!(fates.len(), COUNT);
@@ -75,7 +75,7 @@ fn while_the_first_provider_is_away_the_second_one_sends_and_nobody_waits() {
     provider.wait_for_accepted(COUNT / 3, secs(60));
     produce(&ids[COUNT / 3..]);
     provider.wait_for_accepted(COUNT, secs(60));
-    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(20));
     let mut untried = 0;
     for (id, fate) in setup.database.fates() {
         let asked: Vec<String> = provider.arrivals_of(&id).iter().map(|arrival| arrival.path.clone()).collect();
@@ -119,7 +119,7 @@ fn while_the_first_provider_hangs_only_what_it_may_have_waits_for_it() {
     let settings = "[breaker]\nrecovery_timeout_ms = 2000\n[delivery]\nmax_in_flight = 20\n\
                     [delivery.retry]\nschedule_ms = [5000, 5000, 5000, 5000]\n";
     let setup = Setup::new(settings, &provider.first_and_second(secs(1)));
-    let service = setup.start();
+    let _service = setup.start();
     setup.kafka.produce((0..COUNT).map(|n| request(&format!("n-{n}"), "email", SOMEONE).input()).collect());
     let at_second = || provider.accepted_count();
     let untouched = || {
@@ -132,7 +132,7 @@ fn while_the_first_provider_hangs_only_what_it_may_have_waits_for_it() {
 
     well.store(true, Ordering::SeqCst);
     provider.wait_for_accepted(COUNT, secs(60));
-    wait::until("everything is settled", secs(60), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(60));
     for (id, fate) in setup.database.fates() {
         let arrivals = provider.arrivals_of(&id);
         assert_eq!(
@@ -144,7 +144,6 @@ fn while_the_first_provider_hangs_only_what_it_may_have_waits_for_it() {
         assert_eq!(paths.len(), 1, "one that may have it, and nobody else: {id}: {fate:?}");
     }
     assert_eq!(setup.database.dead_letter_count(), 0);
-    drop(service);
 }
 
 /// Nothing is left in the stand-in's own lane: what it stands in for is what it is probed with.
@@ -167,7 +166,7 @@ fn a_stand_in_that_was_away_as_well_is_asked_again() {
     wait::until("the stand-in fails", secs(30), || (provider.arrivals().len() >= 10).then_some(()));
     well.store(true, Ordering::SeqCst);
     provider.wait_for_accepted(COUNT, secs(60));
-    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(20));
     assert!(provider.arrivals().iter().all(|arrival| arrival.path == "/second"), "nobody asks one that is held open");
     assert!(setup.database.fates().values().all(|fate| fate.state == "sent"));
 }

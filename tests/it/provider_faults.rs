@@ -82,7 +82,7 @@ fn an_outage_longer_than_the_schedule_costs_no_notification() {
     assert!(lasted > Duration::from_millis(steps.iter().sum::<u64>() * 11 / 10), "only {lasted:?}");
     well.store(true, Ordering::SeqCst);
     provider.wait_for_accepted(COUNT, secs(60));
-    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(20));
     let fates = setup.database.fates();
     assert_eq!(fates.len(), COUNT);
     for (id, fate) in fates {
@@ -128,7 +128,7 @@ fn a_minute_of_503_costs_no_notification_and_few_calls() {
     assert!(during.iter().any(|a| a.at - began > OUTAGE / 2), "nobody asked during the outage");
     assert!((ENOUGH..=FIRST + PROBES).contains(&during.len()), "{} calls during the outage", during.len());
     assert_eq!(after.len(), COUNT, "each is sent once when the provider is back");
-    wait::until("everything is settled", secs(20), || (setup.database.unsettled() == 0).then_some(()));
+    setup.database.wait_until_settled(secs(20));
     for (id, fate) in setup.database.fates() {
         let (last, before) = fate.outcomes.split_last().expect("an attempt");
         let fine = fate.state == "sent" && last == "accepted" && before.iter().all(|outcome| outcome == "transient");

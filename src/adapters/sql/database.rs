@@ -87,28 +87,28 @@ impl Database {
         let options = AnyConnectOptions::from_str(&url)
             .map_err(|e| DatabaseError::Unusable(e.to_string()))?
             .disable_statement_logging();
-        let pool = |size: u32, more: &'static str| {
-            let setup = match dialect {
-                Dialect::Sqlite => SQLITE_SETUP,
-                Dialect::Postgres => POSTGRES_SETUP,
-            };
+        let pool = |size: u32, setup: &'static [&'static str]| {
             AnyPoolOptions::new()
                 .max_connections(size)
                 .acquire_timeout(ACQUIRE_DEADLINE)
                 .max_lifetime((dialect == Dialect::Postgres).then_some(POSTGRES_LIFETIME))
                 .after_connect(move |connection: &mut AnyConnection, _| {
                     Box::pin(async move {
-                        connection.execute(setup).await?;
-                        connection.execute(more).await.map(drop)
+                        for statements in setup {
+                            connection.execute(*statements).await?;
+                        }
+                        Ok(())
                     })
                 })
                 .after_release(move |connection: &mut AnyConnection, _| Box::pin(is_fit(connection, dialect)))
                 .connect_lazy_with(options.clone())
         };
         let (write, read) = match dialect {
-            Dialect::Sqlite => (pool(1, SQLITE_WRITE_CACHE), pool(max_connections.max(2), "")),
+            Dialect::Sqlite => {
+                (pool(1, &[SQLITE_SETUP, SQLITE_WRITE_CACHE]), pool(max_connections.max(2), &[SQLITE_SETUP]))
+            }
             Dialect::Postgres => {
-                let pool = pool(max_connections, "");
+                let pool = pool(max_connections, &[POSTGRES_SETUP]);
                 (pool.clone(), pool)
             }
         };

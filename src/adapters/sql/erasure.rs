@@ -37,6 +37,8 @@ const REQUESTS: &str = "UPDATE requests
     WHERE recipient = $1
       AND EXISTS (SELECT 1 FROM notifications n WHERE n.seq = requests.seq AND n.settled_at IS NOT NULL)";
 
+/// What remains of an erased request.
+pub(super) const NO_REQUEST: &str = "{}";
 /// What remains of a dead letter about an erased person.
 const NO_LETTER: &str = "{}";
 /// Its reason.

@@ -49,9 +49,6 @@ const RENEWED: [&str; 9] = [
     "recorded_at",
 ];
 
-/// What remains of an erased request.
-const NO_REQUEST: &str = "{}";
-
 #[derive(Serialize)]
 struct Row<'a> {
     id: &'a str,
@@ -138,7 +135,7 @@ pub(super) async fn replayed(tx: &mut Transaction<'static, Any>, notification: &
     let find = "SELECT origin_topic, origin_partition, origin_offset, request FROM requests WHERE id = $1";
     let row = query(find).bind(notification.to_owned()).fetch_one(&mut **tx).await?;
     let (topic, request): (String, String) = (row.try_get("origin_topic")?, row.try_get("request")?);
-    if request == NO_REQUEST {
+    if request == erasure::NO_REQUEST {
         return Ok(false);
     }
     let (partition, offset) = (row.try_get("origin_partition")?, row.try_get("origin_offset")?);

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, query};
 use url::Url;
 
 use super::servers::required;
-use super::{runtime, unique};
+use super::{runtime, unique, wait};
 
 /// The databases that the service works on.
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +129,11 @@ impl Database {
     #[track_caller]
     pub fn unsettled(&self) -> usize {
         self.count("SELECT count(*) FROM notifications WHERE settled_at IS NULL")
+    }
+
+    #[track_caller]
+    pub fn wait_until_settled(&self, within: Duration) {
+        wait::until("everything is settled", within, || (self.unsettled() == 0).then_some(()));
     }
 
     /// False while the server is away.

@@ -1,17 +1,15 @@
 //! A mail server that wants a login, refuses what the test says, and remembers what it was given.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mail_parser::MessageParser;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
 
-use super::runtime;
+use super::listener::Listener;
 
 const USER: &str = "shop";
 const PASSWORD: &str = "s3cret+1";
@@ -62,9 +60,8 @@ struct Shared {
 }
 
 pub struct MailServer {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    server: JoinHandle<()>,
 }
 
 impl MailServer {
@@ -75,15 +72,9 @@ impl MailServer {
     /// Asks the script about recipients and contents; what it has no answer to goes well.
     pub fn answering(script: impl Fn(Asked<'_>) -> Option<&'static str> + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared { script: Box::new(script), asked: Mutex::default(), mails: Mutex::default() });
-        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let address = listener.local_addr().expect("its address");
         let theirs = Arc::clone(&shared);
-        let server = runtime().spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&theirs)));
-            }
-        });
-        Self { address, shared, server }
+        let listener = Listener::start(move |stream| serve(stream, Arc::clone(&theirs)));
+        Self { listener, shared }
     }
 
     /// A `[[delivery.providers]]` for e-mail.
@@ -92,7 +83,7 @@ impl MailServer {
         format!(
             "[[delivery.providers]]\nname = \"mail\"\nchannel = \"email\"\nkind = \"smtp\"\n\
              url = \"smtp://{USER}:{password}@{}\"\ntimeout_ms = 5000\n",
-            self.address
+            self.listener.address
         )
     }
 
@@ -109,12 +100,6 @@ impl MailServer {
     /// How often this was asked about an address.
     pub fn asked(&self, step: Step, to: &str) -> usize {
         self.shared.asked.lock().expect("no panic").get(&(step, to.to_owned())).copied().unwrap_or_default()
-    }
-}
-
-impl Drop for MailServer {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 

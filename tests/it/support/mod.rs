@@ -11,6 +11,7 @@ pub mod health_watch;
 pub mod http_client;
 pub mod json_object;
 pub mod kafka;
+pub mod listener;
 pub mod mail_server;
 pub mod metrics_text;
 pub mod mix;

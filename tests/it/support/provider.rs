@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
 
-use super::{runtime, wait};
+use super::listener::Listener;
+use super::wait;
 
 /// What the provider does with a request.
 #[derive(Debug, Clone)]
@@ -84,9 +84,8 @@ struct Shared {
 }
 
 pub struct FakeProvider {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    server: JoinHandle<()>,
 }
 
 impl FakeProvider {
@@ -97,20 +96,14 @@ impl FakeProvider {
     /// Asks the script about each arrival (whose `accepted` is not known yet).
     pub fn answering(script: impl Fn(&Arrival) -> Answer + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared { script: Box::new(script), memory: Mutex::default() });
-        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let address = listener.local_addr().expect("its address");
         let theirs = Arc::clone(&shared);
-        let server = runtime().spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&theirs)));
-            }
-        });
-        Self { address, shared, server }
+        let listener = Listener::start(move |stream| serve(stream, Arc::clone(&theirs)));
+        Self { listener, shared }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address
     }
 
     /// A `[[delivery.providers]]` with this name, which is also its path.
@@ -118,7 +111,7 @@ impl FakeProvider {
         format!(
             "[[delivery.providers]]\nname = \"{name}\"\nchannel = \"{channel}\"\nkind = \"http\"\n\
              url = \"http://{}/{name}\"\ntimeout_ms = {}\n",
-            self.address,
+            self.listener.address,
             timeout.as_millis()
         )
     }
@@ -130,7 +123,7 @@ impl FakeProvider {
 
     /// The same for text messages over Twilio's API.
     pub fn twilio(&self, name: &str) -> String {
-        let url = format!("http://AC1:token@{}/{name}", self.address);
+        let url = format!("http://AC1:token@{}/{name}", self.listener.address);
         format!(
             "[[delivery.providers]]\nname = \"{name}\"\nchannel = \"sms\"\nkind = \"twilio\"\nurl = \"{url}\"\n\
              from = \"+15550100000\"\ntimeout_ms = 1000\n"
@@ -179,12 +172,6 @@ impl FakeProvider {
     pub fn wait_for_arrival(&self, id: &str, nth: usize, within: Duration) -> Arc<Arrival> {
         let what = format!("request {nth} for {id}");
         wait::until(&what, within, || self.arrivals_of(id).into_iter().find(|arrival| arrival.nth == nth))
-    }
-}
-
-impl Drop for FakeProvider {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 
