@@ -1,5 +1,5 @@
 //! The outbox actor: what goes on beside the lanes. It publishes what settled notifications left in the outbox, removes
-//! them when their time is over, and keeps in touch with the other instances.
+//! them when their time is over, counts those that wait, and keeps in touch with the other instances.
 
 use std::sync::Arc;
 
@@ -10,31 +10,37 @@ use tokio_util::sync::CancellationToken;
 use super::messages::Drain;
 use super::supervisor::Lifeline;
 use super::tasks::{Task, Tasks};
+use crate::delivery::backlog::Backlog;
 use crate::delivery::follow::follow_others;
 use crate::delivery::outbox_relay::OutboxRelay;
 use crate::delivery::retention::Retention;
 use crate::ports::ledger::NotificationLedger;
 
+/// What the outbox actor works with.
+#[derive(Clone)]
+pub struct OutboxDuty {
+    /// Publishes.
+    pub relay: Arc<OutboxRelay>,
+    /// Removes; without it settled notifications stay.
+    pub retention: Option<Arc<Retention>>,
+    /// Counts.
+    pub backlog: Arc<Backlog>,
+    /// Hears of the other instances.
+    pub ledger: Arc<dyn NotificationLedger>,
+}
+
 /// See the module.
 pub struct OutboxActor {
-    relay: Arc<OutboxRelay>,
-    retention: Option<Arc<Retention>>,
-    ledger: Arc<dyn NotificationLedger>,
+    duty: OutboxDuty,
     io: Handle,
     lifeline: Lifeline,
     tasks: Option<Tasks>,
 }
 
 impl OutboxActor {
-    /// The actor over its relay; without a retention settled notifications stay.
-    pub fn new(
-        relay: Arc<OutboxRelay>,
-        retention: Option<Arc<Retention>>,
-        ledger: Arc<dyn NotificationLedger>,
-        io: Handle,
-        lifeline: Lifeline,
-    ) -> Self {
-        Self { relay, retention, ledger, io, lifeline, tasks: None }
+    /// The actor over its duty.
+    pub fn new(duty: OutboxDuty, io: Handle, lifeline: Lifeline) -> Self {
+        Self { duty, io, lifeline, tasks: None }
     }
 }
 
@@ -43,19 +49,25 @@ impl Actor for OutboxActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         let stop = CancellationToken::new();
-        let (relay, stopping) = (Arc::clone(&self.relay), stop.clone());
+        let OutboxDuty { relay, retention, backlog, ledger } = self.duty.clone();
+        let stopping = stop.clone();
         let mut tasks: Vec<Task> = vec![Box::pin(async move {
             relay.run(stopping).await;
             Ok(())
         })];
-        if let Some(retention) = self.retention.clone() {
+        if let Some(retention) = retention {
             let stopping = stop.clone();
             tasks.push(Box::pin(async move {
                 retention.run(stopping).await;
                 Ok(())
             }));
         }
-        let (ledger, stopping) = (Arc::clone(&self.ledger), stop.clone());
+        let stopping = stop.clone();
+        tasks.push(Box::pin(async move {
+            backlog.run(stopping).await;
+            Ok(())
+        }));
+        let stopping = stop.clone();
         tasks.push(Box::pin(async move {
             follow_others(ledger, stopping).await;
             Ok(())

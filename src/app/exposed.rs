@@ -43,6 +43,11 @@ pub fn expose_all(config: &Config) {
             let labels = [("channel", channel.as_str().to_owned()), ("outcome", outcome.as_str().to_owned())];
             expose(names::SETTLED, &labels);
         }
+        for state in State::ALL.into_iter().filter(|state| !state.is_settled()) {
+            let labels = [("channel", channel.as_str().to_owned()), ("state", state.as_str().to_owned())];
+            expose(names::WAITING, &labels);
+        }
+        expose(names::OVERDUE, &[("channel", channel.as_str().to_owned())]);
     }
     for provider in &config.delivery.providers {
         for outcome in Outcome::ALL {

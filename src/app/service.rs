@@ -1,6 +1,6 @@
 //! The whole service: started in order, drained in order.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::actors::dead_letter::{DeadLetterDuty, DeadLetterHandle};
 use crate::actors::dispatch::DispatchActor;
 use crate::actors::messages::{Drain, StopSupervising};
 use crate::actors::monitor::{MonitorDuty, Picture};
-use crate::actors::outbox::OutboxActor;
+use crate::actors::outbox::{OutboxActor, OutboxDuty};
 use crate::actors::slot::Slot;
 use crate::actors::supervisor::{RestartBudget, ServiceSupervisor};
 use crate::adapters::kafka::{ClientSettings, EmbeddedCluster, KafkaAdmin, KafkaPublisher};
@@ -29,6 +29,7 @@ use crate::adapters::sql::Database;
 use crate::config::{Config, SecretUrl};
 use crate::consume::durable_publish::DurablePublisher;
 use crate::consume::letters::LetterPress;
+use crate::delivery::backlog::Backlog;
 use crate::delivery::outbox_relay::OutboxRelay;
 use crate::delivery::retention::Retention;
 use crate::delivery::rules::TemplateRules;
@@ -37,7 +38,7 @@ use crate::domain::channel::Channel;
 use crate::handlers::Registry;
 use crate::http::{self, Gate, HttpServerHandle, Limits, Phase, RunningParts, SharedState};
 use crate::ports::clock::{SharedClock, SystemClock};
-use crate::ports::ledger::NotificationLedger as _;
+use crate::ports::ledger::NotificationLedger;
 use crate::ports::probe::Probe;
 use crate::ports::publisher::EventPublisher as _;
 use crate::resilience::retry::RetryPolicy;
@@ -318,12 +319,21 @@ impl Assembly<'_> {
             clock: Arc::clone(&self.clock),
         };
         let retention = self.config.delivery.recipients.retention().filter(|_| self.config.delivery.enabled);
-        let retention = retention.map(|keep| Retention {
-            ledger: Arc::new(database.clone()),
-            keep,
+        let ledger: Arc<dyn NotificationLedger> = Arc::new(database.clone());
+        let retention =
+            retention.map(|keep| Retention { ledger: Arc::clone(&ledger), keep, clock: Arc::clone(&self.clock) });
+        let backlog = Backlog {
+            ledger: Arc::clone(&ledger),
+            interval: self.config.monitor.interval(),
             clock: Arc::clone(&self.clock),
-        });
-        let outbox = wiring.outbox(relay, retention, Arc::new(database.clone())).await?;
+        };
+        let duty = OutboxDuty {
+            relay: Arc::new(relay),
+            retention: retention.map(Arc::new),
+            backlog: Arc::new(backlog),
+            ledger,
+        };
+        let outbox = wiring.outbox(duty).await?;
         let mut groups = Vec::new();
         for plan in plans {
             groups.push((plan.id.clone(), wiring.group(plan).await?));
@@ -389,11 +399,14 @@ impl Assembly<'_> {
     /// goes on when it has one again.
     async fn warn_of_stranded(&self, wiring: &Wiring) {
         let served: HashSet<Channel> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
-        for channel in Channel::ALL.into_iter().filter(|channel| !served.contains(channel)) {
-            let database = self.connections.database.clone();
-            if let Ok(Ok(waiting @ 1..)) = wiring.io.spawn(async move { database.unsettled(channel).await }).await {
-                tracing::warn!(%channel, waiting, "notifications wait for a provider of their channel");
-            }
+        let database = self.connections.database.clone();
+        let Ok(Ok(found)) = wiring.io.spawn(async move { database.unsettled().await }).await else { return };
+        let mut stranded: BTreeMap<Channel, u64> = BTreeMap::new();
+        for part in found.iter().filter(|part| !served.contains(&part.channel)) {
+            *stranded.entry(part.channel).or_default() += part.count;
+        }
+        for (channel, waiting) in stranded {
+            tracing::warn!(%channel, waiting, "notifications wait for a provider of their channel");
         }
     }
 

@@ -13,12 +13,9 @@ use crate::actors::dead_letter::{DeadLetterActor, DeadLetterDuty};
 use crate::actors::dispatch::{DispatchActor, DispatchDuty};
 use crate::actors::messages::Supervise;
 use crate::actors::monitor::{MonitorActor, MonitorDuty};
-use crate::actors::outbox::OutboxActor;
+use crate::actors::outbox::{OutboxActor, OutboxDuty};
 use crate::actors::slot::Slot;
 use crate::actors::supervisor::{Lifeline, ServiceSupervisor};
-use crate::delivery::outbox_relay::OutboxRelay;
-use crate::delivery::retention::Retention;
-use crate::ports::ledger::NotificationLedger;
 use crate::telemetry::metric_definitions::ACTOR_RESTARTS;
 use crate::telemetry::metrics_server::expose;
 
@@ -67,17 +64,10 @@ impl Wiring {
         self.supervised(name, Some(self.shared.clone()), build).await.map(drop)
     }
 
-    /// The outbox relay, and the end of settled notifications.
-    pub async fn outbox(
-        &self,
-        relay: OutboxRelay,
-        retention: Option<Retention>,
-        ledger: Arc<dyn NotificationLedger>,
-    ) -> Result<Slot<OutboxActor>, StartError> {
-        let (io, relay, retention) = (self.io.clone(), Arc::new(relay), retention.map(Arc::new));
-        let build = move |lifeline| {
-            OutboxActor::new(Arc::clone(&relay), retention.clone(), Arc::clone(&ledger), io.clone(), lifeline)
-        };
+    /// The outbox relay, and what else goes on beside the lanes.
+    pub async fn outbox(&self, duty: OutboxDuty) -> Result<Slot<OutboxActor>, StartError> {
+        let io = self.io.clone();
+        let build = move |lifeline| OutboxActor::new(duty.clone(), io.clone(), lifeline);
         self.supervised("outbox".to_owned(), Some(self.shared.clone()), build).await
     }
 

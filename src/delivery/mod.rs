@@ -1,6 +1,7 @@
 //! Stage 2: requests into the ledger, and from there to their recipients through providers.
 
 pub mod attempt;
+pub mod backlog;
 pub mod claiming;
 pub mod contact;
 pub mod context;

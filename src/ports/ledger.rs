@@ -438,6 +438,17 @@ pub struct Search {
     pub limit: usize,
 }
 
+/// How many notifications of a channel are in a state that is not the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Unsettled {
+    pub channel: Channel,
+    pub state: State,
+    pub count: u64,
+    /// When the first of them is, or was, due; `None` where none has a due time.
+    pub due: Option<Timestamp>,
+}
+
 /// One notification for the account of a run.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
@@ -615,11 +626,11 @@ pub trait NotificationLedger: Send + Sync {
     /// When nothing was moved.
     async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError>;
 
-    /// How many notifications of a channel are not settled.
+    /// How many notifications are not settled, by channel and state. It reads them all.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    async fn unsettled(&self, channel: Channel) -> Result<u64, LedgerError>;
+    async fn unsettled(&self) -> Result<Vec<Unsettled>, LedgerError>;
 
     /// One notification with all its attempts.
     ///

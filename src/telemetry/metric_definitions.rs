@@ -16,6 +16,11 @@ pub const SKIPPED: &str = "events_skipped_total";
 pub const REQUESTS_PUBLISHED: &str = "notification_requests_published_total";
 /// Notifications settled, by channel and outcome (`sent`, `failed`, `suppressed`, `expired`, `cancelled`).
 pub const SETTLED: &str = "notifications_settled_total";
+/// Notifications of the shared ledger that are not settled, by channel and state (`pending`, `sending`, `retrying`,
+/// `awaiting_contact`).
+pub const WAITING: &str = "notifications_waiting";
+/// For how long the oldest notification that is due has been due, by channel; 0 when none is.
+pub const OVERDUE: &str = "notifications_overdue_seconds";
 /// From the event's timestamp to the provider's acceptance.
 pub const DELIVERY_SECONDS: &str = "notification_delivery_seconds";
 /// From consumed to published.
@@ -70,7 +75,7 @@ const fn define(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// All of them.
-pub const ALL: [Definition; 21] = [
+pub const ALL: [Definition; 23] = [
     define(CONSUMED, Kind::Counter, Unit::Count, "Records taken from Kafka"),
     define(LAG, Kind::Gauge, Unit::Count, "Records waiting: end offset less the settled position"),
     define(PROCESSING_ERRORS, Kind::Counter, Unit::Count, "Records that could not be processed, by error class"),
@@ -78,6 +83,8 @@ pub const ALL: [Definition; 21] = [
     define(SKIPPED, Kind::Counter, Unit::Count, "Records of event types that nobody routes"),
     define(REQUESTS_PUBLISHED, Kind::Counter, Unit::Count, "Notification requests published"),
     define(SETTLED, Kind::Counter, Unit::Count, "Notifications settled; outcome=\"sent\" is the success"),
+    define(WAITING, Kind::Gauge, Unit::Count, "Notifications in the shared ledger that are not settled"),
+    define(OVERDUE, Kind::Gauge, Unit::Seconds, "For how long the oldest notification that is due has been due"),
     define(DELIVERY_SECONDS, Kind::Histogram, Unit::Seconds, "From the event's timestamp to the provider's acceptance"),
     define(ROUTING_SECONDS, Kind::Histogram, Unit::Seconds, "From consumed to published"),
     define(RETRIES, Kind::Counter, Unit::Count, "Retries of transient failures"),

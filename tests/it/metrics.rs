@@ -6,16 +6,18 @@ use crate::support::alone::Alone;
 use crate::support::command::Invocation;
 use crate::support::provider::{Answer, FakeProvider};
 use crate::support::service::Service;
-use crate::support::wait::secs;
+use crate::support::wait::{self, secs};
 
 /// Every metric of the contract with its labels.
-const METRICS: [(&str, &[&str]); 15] = [
+const METRICS: [(&str, &[&str]); 17] = [
     ("kafka_messages_consumed_total", &["topic", "consumer_group"]),
     ("kafka_consumer_lag", &["topic", "partition", "consumer_group"]),
     ("kafka_processing_errors_total", &["topic", "consumer_group", "class"]),
     ("kafka_topic_messages", &["topic"]),
     ("notification_requests_published_total", &["channel", "template"]),
     ("notifications_settled_total", &["channel", "outcome"]),
+    ("notifications_waiting", &["channel", "state"]),
+    ("notifications_overdue_seconds", &["channel"]),
     ("notification_delivery_seconds", &[]),
     ("routing_seconds", &[]),
     ("retries_total", &["stage"]),
@@ -90,4 +92,36 @@ fn what_a_provider_answers_is_counted_by_its_outcome() {
         .map(|outcome| metrics.sum("provider_requests_total", &[("provider", "email"), ("outcome", outcome)]));
     assert_eq!(counted, [6, 2, 1, 1, 1], "the status was there when the body broke off");
     assert_eq!(metrics.sum("retries_total", &[("stage", "delivery")]), 4);
+}
+
+#[test]
+fn what_waits_is_shown_until_it_is_sent() {
+    let provider = FakeProvider::answering(|_| Answer::Accept);
+    let alone = Alone::start(&provider.named("email", "email", secs(5)));
+    let service = &alone.service;
+    assert_eq!(service.post("/api/v1/breakers/provider:email/open", &[]).status, 200);
+    for recipient in ["a@example.com", "b@example.com", "nobody-knows"] {
+        let data = json!({"orderId": "ord-1"});
+        let request = json!({"channel": "email", "recipient": recipient, "template": "order_shipped", "data": data});
+        service.submit(&request);
+    }
+    let shown = |state: &str, count: u64| {
+        let labels = [("channel", "email"), ("state", state)];
+        wait::until("what waits is counted", secs(30), || {
+            (service.metrics().sum("notifications_waiting", &labels) == count).then_some(())
+        });
+    };
+    let overdue = |is: fn(f64) -> bool| {
+        wait::until("the oldest is shown", secs(30), || {
+            let metrics = service.metrics();
+            let series = metrics.series("notifications_overdue_seconds");
+            series.iter().any(|sample| sample.labels["channel"] == "email" && is(sample.value)).then_some(())
+        });
+    };
+    shown("pending", 3);
+    overdue(|seconds| seconds > 1.0);
+    assert_eq!(service.post("/api/v1/breakers/provider:email/auto", &[]).status, 200);
+    shown("pending", 0);
+    shown("awaiting_contact", 1);
+    overdue(|seconds| seconds == 0.0);
 }

@@ -33,7 +33,7 @@ const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000;
      PRAGMA wal_autocheckpoint = 10000; PRAGMA temp_store = MEMORY;";
 /// Of the one that writes, in KiB: ids are spread over their whole index. The many that read keep to SQLite's own 2,000.
-const SQLITE_WRITE_CACHE: &str = "PRAGMA cache_size = -16000";
+const SQLITE_WRITE_CACHE: &str = "PRAGMA cache_size = -8000";
 /// Of each connection. Every statement finds its rows by looking each up in an index, however few there are: a plan that
 /// reads a table or an index whole is right for the table as it was, and would stay while a backlog builds up. So each
 /// statement gets one plan, for to make it anew for each call takes longer than most calls. A process that stands still

@@ -13,12 +13,12 @@ use super::insert::{insert, text};
 use super::rows::{VIEW_COLUMNS, attempt, millis, state, timestamp, view};
 use super::settle::settle;
 use super::wake::Wake;
-use super::{claims, digests, letters, preferences, retention, search, seize, wake};
+use super::{claims, digests, letters, preferences, retention, search, seize, unsettled, wake};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
     AttemptStart, Brief, ClaimRequest, Claimed, Inserted, Lease, LedgerError, NewNotification, NotificationLedger,
-    NotificationView, Replacement, Search, Selection, Settlement, Verdict,
+    NotificationView, Replacement, Search, Selection, Settlement, Unsettled, Verdict,
 };
 
 #[derive(Serialize)]
@@ -251,16 +251,8 @@ impl NotificationLedger for Database {
         .await
     }
 
-    async fn unsettled(&self, channel: Channel) -> Result<u64, LedgerError> {
-        // Each state by the index that has it.
-        let count = |state: &str| format!("(SELECT COUNT(*) FROM notifications WHERE channel = $1 AND {state})");
-        let states = ["state IN ('pending', 'retrying')", "state = 'awaiting_contact'", "state = 'sending'"];
-        let statement = format!("SELECT {} AS waiting", states.map(count).join(" + "));
-        bounded(async {
-            let row = query(sql(statement)).bind(channel.as_str()).fetch_one(&self.read).await?;
-            Ok(row.try_get::<i64, _>("waiting")?.unsigned_abs())
-        })
-        .await
+    async fn unsettled(&self) -> Result<Vec<Unsettled>, LedgerError> {
+        unsettled::unsettled(self).await
     }
 
     async fn notification(&self, id: &str) -> Result<Option<NotificationView>, LedgerError> {

@@ -22,6 +22,7 @@ mod rows;
 mod search;
 mod seize;
 mod settle;
+mod unsettled;
 mod wake;
 
 pub use database::{Database, DatabaseError};

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::ports::contacts::Contacts as _;
+use crate::ports::ledger::Unsettled;
 
 on_both_databases! {
     removed_lanes_are_folded_into_the_first,
     what_waited_for_a_contact_is_folded_when_it_is_due,
-    what_is_not_settled_is_counted_by_channel,
+    what_is_not_settled_is_counted_by_channel_and_state,
     who_stands_in_takes_its_own_first_and_nothing_that_its_provider_may_have,
 }
 
@@ -43,12 +44,27 @@ async fn what_waited_for_a_contact_is_folded_when_it_is_due(db: &Fresh) {
     assert_eq!(ids(&claim(db, "o", 0, 10).await), ["n"], "woken in a lane that nobody serves");
 }
 
-async fn what_is_not_settled_is_counted_by_channel(db: &Fresh) {
+async fn what_is_not_settled_is_counted_by_channel_and_state(db: &Fresh) {
     in_lane(db, "sent", State::Sent, 0).await;
     in_lane(db, "waits", State::AwaitingContact, 0).await;
-    in_lane(db, "due", State::Pending, 0).await;
-    assert_eq!(db.unsettled(Channel::Email).await.expect("counts"), 2);
-    assert_eq!(db.unsettled(Channel::Sms).await.expect("counts"), 0);
+    in_lane(db, "sending", State::Sending, 1).await;
+    in_lane(db, "again", State::Retrying, 2).await;
+    insert(db, &["due"]).await;
+    let mut text = new("text", 7);
+    text.request.channel = Channel::Sms;
+    add(db, &[new("also due", 5), text]).await.expect("inserts");
+    let mut found = db.unsettled().await.expect("counts");
+    found.sort_by_key(|part| (part.channel, part.state.as_str()));
+    let part = |channel, state, count, due: Option<i64>| Unsettled { channel, state, count, due: due.map(at) };
+    let email = |state, count, due| part(Channel::Email, state, count, due);
+    let expected = [
+        email(State::AwaitingContact, 1, None),
+        email(State::Pending, 2, Some(0)),
+        email(State::Retrying, 1, Some(0)),
+        email(State::Sending, 1, None),
+        part(Channel::Sms, State::Pending, 1, Some(7)),
+    ];
+    assert_eq!(found, expected);
 }
 
 async fn who_stands_in_takes_its_own_first_and_nothing_that_its_provider_may_have(db: &Fresh) {
