@@ -376,6 +376,7 @@ fn a_list_is_narrowed_and_paged() {
         ("limit", "limit=0"),
         ("cursor", "cursor=x"),
         ("from", "from=x"),
+        ("status", "status=failed"),
     ] {
         let answer = test.service.get(&format!("/api/v1/notifications?{query}"));
         assert!(answer.status == 400 && answer.text().contains(field), "{query}: {}", answer.text());

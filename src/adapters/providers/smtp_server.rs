@@ -15,8 +15,6 @@ use super::exchange::decoded;
 
 /// Servers close idle connections after minutes; a connection this old is not worth a try.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
-/// As many as are open at once, unless the provider's `max_in_flight` says otherwise.
-const MOST_IDLE: usize = 20;
 /// How long an idle connection may take to prove itself.
 const LONGEST_PROBE: Duration = Duration::from_secs(1);
 
@@ -88,11 +86,8 @@ impl SmtpServer {
 
     /// Keeps a connection for the next mail. The server must have answered everything that was said over it.
     pub fn keep(&self, connection: AsyncSmtpConnection) {
-        self.idle_connections(|idle| {
-            if idle.len() < MOST_IDLE {
-                idle.push((connection, Instant::now()));
-            }
-        });
+        // Never more than were in use at once: a new one is only made while none is idle.
+        self.idle_connections(|idle| idle.push((connection, Instant::now())));
     }
 
     async fn open(&self) -> Result<AsyncSmtpConnection, Error> {
@@ -135,6 +130,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread::JoinHandle;
 
+    use lettre::address::Envelope;
     use lettre::transport::smtp::client::Certificate;
     use openssl::asn1::Asn1Time;
     use openssl::hash::MessageDigest;
@@ -222,7 +218,7 @@ mod tests {
         builder.build()
     }
 
-    /// Until the client wants TLS, says nothing more or ends.
+    /// Until the client wants TLS, quits or ends.
     fn converse(stream: &mut (impl Read + Write), hello: &str, told: &mut Vec<String>) {
         let mut bytes = Vec::new();
         let mut byte = [0];
@@ -233,9 +229,16 @@ mod tests {
             bytes.clear();
             let (verb, ends) = (line.split(' ').next().unwrap_or_default().to_owned(), line == "STARTTLS");
             told.push(line);
-            let answer = if verb == "EHLO" { hello } else { "235 2.7.0 fine\r\n" };
-            let answer = if ends { "220 go on\r\n" } else { answer };
-            if stream.write_all(answer.as_bytes()).is_err() || ends || verb == "AUTH" {
+            let answer = match verb.as_str() {
+                "EHLO" => hello,
+                "STARTTLS" => "220 go on\r\n",
+                "AUTH" => "235 2.7.0 fine\r\n",
+                "DATA" => "354 go on\r\n",
+                "MAIL" | "RCPT" | "RSET" | "." => "250 2.0.0 fine\r\n",
+                // A line of the content.
+                _ => continue,
+            };
+            if stream.write_all(answer.as_bytes()).is_err() || ends {
                 return;
             }
         }
@@ -256,19 +259,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_login_goes_through_tls_alone() {
+    async fn login_and_mails_go_through_tls_alone() {
         for (scheme, query) in [("smtps", ""), ("smtp", "?tls=required"), ("smtp", "?tls=opportunistic")] {
             let (port, certificate, served) = encrypting(scheme == "smtps");
             let url = format!("{scheme}://ann:p%40ss@localhost:{port}/shop.example{query}");
             let server = trusting(&url, &certificate);
-            server.connection().await.map(drop).unwrap_or_else(|error| panic!("{url}: {error}"));
+            let to = |name: &str| format!("{name}@example.com").parse().expect("an address");
+            let envelope = Envelope::new(Some(to("shop")), vec![to("ann")]).expect("an envelope");
+            for content in ["first", "second"] {
+                let mut connection = server.connection().await.unwrap_or_else(|error| panic!("{url}: {error}"));
+                let sent = connection.send(&envelope, content.as_bytes()).await;
+                assert!(sent.expect("sent").is_positive());
+                server.keep(connection);
+            }
+            drop(server);
             let told = served.join().expect("served");
+            let begun = told.iter().position(|line| line == "TLS").expect("TLS");
+            let in_the_clear = |line: &String| line.starts_with("EHLO ") || line == "STARTTLS";
+            assert!(told[..begun].iter().all(in_the_clear), "{url}: {told:?}");
             // base64 of \0ann\0p@ss
-            let within = ["TLS", "EHLO shop.example", "AUTH PLAIN AGFubgBwQHNz"];
-            assert_eq!(told[told.len() - 3..], within, "{url}");
-            assert!(
-                told[..told.len() - 3].iter().all(|line| line.starts_with("EHLO ") || line == "STARTTLS"),
-                "{told:?}"
+            let login = ["TLS", "EHLO shop.example", "AUTH PLAIN AGFubgBwQHNz"];
+            assert_eq!(told[begun..begun + 3], login, "{url}");
+            let mail = |content| {
+                ["MAIL FROM:<shop@example.com>", "RCPT TO:<ann@example.com>", "DATA", content, "."].map(str::to_owned)
+            };
+            assert_eq!(
+                told[begun + 3..],
+                [&mail("first")[..], &["RSET".to_owned()], &mail("second")].concat(),
+                "{url}"
             );
         }
     }

@@ -54,6 +54,7 @@ fn bad(detail: impl ToString) -> Refusal {
 
 /// Which part of a list is asked for.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Page {
     cursor: Option<String>,
     limit: Option<String>,

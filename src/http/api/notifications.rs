@@ -65,8 +65,9 @@ async fn view(running: &RunningParts, state: &SharedState, id: &str) -> Result<N
     one(state, "notification", id, question).await
 }
 
+/// A filter that nobody knows would find what was not asked for.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Filters {
     state: Option<String>,
     channel: Option<String>,
