@@ -49,6 +49,11 @@ pub fn not_sent(
     call_off(settlement, claimed, claimed.attempts, code, reason.into(), now)
 }
 
+/// One that a newer one, `by`, has replaced.
+pub fn superseded(claimed: &Claimed, owner: &str, by: &str, now: Timestamp) -> Settlement {
+    not_sent(claimed, owner, State::Suppressed, "superseded", format!("superseded by {by}"), now)
+}
+
 /// A settlement without an attempt.
 fn unsent(claimed: &Claimed, owner: &str, state: State, now: Timestamp) -> Settlement {
     Settlement {

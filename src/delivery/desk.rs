@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::attempt::{count_settled_all, not_sent};
+use super::attempt::{count_settled_all, not_sent, superseded};
 use crate::domain::channel::Channel;
-use crate::ports::ledger::{
-    Claimed, LedgerError, NewNotification, NotificationLedger, OUT_OF_TURN, Selection, Settlement, State,
-};
+use crate::ports::ledger::{Claimed, LedgerError, NewNotification, NotificationLedger, OUT_OF_TURN, Selection, State};
 
 /// Settled in one transaction at most.
 const BATCH: usize = 500;
@@ -30,7 +28,9 @@ impl Desk {
     /// # Errors
     /// When nothing was stored.
     pub async fn add(&self, batch: &[NewNotification]) -> Result<u64, LedgerError> {
-        let inserted = self.ledger.insert(batch, &superseded).await?;
+        let replaced =
+            |new: &NewNotification, old: &Claimed| superseded(old, OUT_OF_TURN, &new.request.id, new.received_at);
+        let inserted = self.ledger.insert(batch, &replaced).await?;
         count_settled_all(&inserted.replaced);
         Ok(inserted.new)
     }
@@ -87,9 +87,4 @@ impl Desk {
         }
         Ok(total)
     }
-}
-
-fn superseded(new: &NewNotification, old: &Claimed) -> Settlement {
-    let reason = format!("superseded by {}", new.request.id);
-    not_sent(old, OUT_OF_TURN, State::Suppressed, "superseded", reason, new.received_at)
 }

@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
 
-use super::attempt::{await_contact, not_sent, postpone, put_back, refuse};
+use super::attempt::{await_contact, not_sent, postpone, put_back, refuse, superseded};
 use super::contact::{Contact, resolve};
 use super::context::DispatchContext;
 use super::held::Held;
@@ -19,9 +19,12 @@ use crate::domain::dead_letter::Failure;
 use crate::domain::error::{DecodeError, ErrorClass, panic_message};
 use crate::domain::notification::template_data;
 use crate::domain::preferences::MAX_CATEGORY_BYTES;
-use crate::ports::ledger::{Claimed, LedgerError, Selection, Settlement, State};
+use crate::ports::ledger::{Claimed, LedgerError, Replaceable, Selection, Settlement, State};
 use crate::ports::provider::Message;
 
+/// What is claimed so long after it came is looked at again, whether a newer one has replaced it. What came and is sent
+/// within this time is sent in full, in whatever order.
+const LONG: SignedDuration = SignedDuration::from_mins(5);
 /// Followers of one digest; those that are left make another one.
 const MOST_TOGETHER: usize = 1000;
 /// With so many followers in hand the other leaders of the batch wait for the next one.
@@ -71,6 +74,7 @@ impl Preparation<'_> {
     /// When the ledger cannot be asked; then nothing is decided.
     pub async fn run(&self, claimed: Vec<Claimed>) -> Result<Prepared, LedgerError> {
         let mut settled = Vec::new();
+        let claimed = self.without_superseded(claimed, &mut settled).await?;
         let mut addressed = Vec::with_capacity(claimed.len());
         for claimed in claimed {
             match self.address(&claimed) {
@@ -91,6 +95,44 @@ impl Preparation<'_> {
             ready.extend(self.ready(claimed, &address, followers, &mut settled));
         }
         Ok(Prepared { ready, settled })
+    }
+
+    /// A newer one replaces what waits when it comes. Those that came together wait together: for a contact, or for
+    /// another time.
+    async fn without_superseded(
+        &self,
+        claimed: Vec<Claimed>,
+        settled: &mut Vec<Settlement>,
+    ) -> Result<Vec<Claimed>, LedgerError> {
+        let waited = |c: &&Claimed| c.awaiting_since.is_some() || self.now.duration_since(c.received_at) > LONG;
+        // What is tried again by hand is wanted.
+        let candidates = claimed.iter().filter(|c| c.about.is_some() && c.reopened == 0).filter(waited);
+        let superseders = &self.context.superseders;
+        let old: Vec<Replaceable<'_>> = candidates
+            .filter_map(|claimed| Some(Replaceable { claimed, by: superseders.get(&claimed.template)? }))
+            .collect();
+        if old.is_empty() {
+            return Ok(claimed);
+        }
+        let mut newer = self.context.ledger.superseded(&old).await?;
+        let mut in_hand: HashMap<Option<&str>, Vec<&Claimed>> = HashMap::new();
+        for other in &claimed {
+            in_hand.entry(other.about.as_deref()).or_default().push(other);
+        }
+        for old in &old {
+            let others = in_hand.get(&old.claimed.about.as_deref()).map(Vec::as_slice).unwrap_or_default();
+            if let Some(other) = others.iter().find(|other| old.is_replaced_by(other)) {
+                newer.insert(old.claimed.id.clone(), other.id.clone());
+            }
+        }
+        let mut rest = Vec::with_capacity(claimed.len());
+        for claimed in claimed {
+            match newer.get(&claimed.id) {
+                None => rest.push(claimed),
+                Some(by) => settled.push(superseded(&claimed, self.owner, by, self.now)),
+            }
+        }
+        Ok(rest)
     }
 
     /// The message; a follower whose variables spoil it is refused alone.

@@ -1,6 +1,6 @@
 //! What templates and preferences decide about a notification beside its words: pure, with time as an argument.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::templates::Templates;
 use crate::domain::envelope::non_empty;
 use crate::domain::notification::Request;
-use crate::ports::ledger::{Claimed, Handling};
+use crate::ports::ledger::{Claimed, Handling, Superseder};
 
 /// What templates decide about requests, as the ledger's intake needs it.
 pub struct TemplateRules {
@@ -49,6 +49,20 @@ impl TemplateRules {
             digest_window: settings.digest_window(),
         }
     }
+}
+
+/// The templates that replace each of those that are replaced at all.
+pub fn superseders(templates: &Templates) -> HashMap<String, Vec<Superseder>> {
+    let names: BTreeSet<&str> = templates.list().map(|listed| listed.template).collect();
+    let mut by_replaced: HashMap<String, Vec<Superseder>> = HashMap::new();
+    for name in names {
+        for replaced in &templates.settings(name).supersedes {
+            let mutual = templates.settings(replaced).supersedes.iter().any(|other| other == name);
+            let superseder = Superseder { template: name.to_owned(), mutual };
+            by_replaced.entry(replaced.clone()).or_default().push(superseder);
+        }
+    }
+    by_replaced
 }
 
 fn later(from: Timestamp, wait: Duration) -> Option<Timestamp> {

@@ -25,7 +25,7 @@ use super::lane::Lane;
 use super::lease_watch::LeaseWatch;
 use super::pacing::Pacing;
 use super::recovery::LeaseKeeper;
-use super::rules::{HouseRules, NamedZone, TemplateRules};
+use super::rules::{HouseRules, NamedZone, TemplateRules, superseders};
 use super::schedule::Schedule;
 use super::templates::Templates;
 use super::under_way::UnderWay;
@@ -169,6 +169,27 @@ async fn quiet_hours_last_until_seven_on_the_wall_in_the_nights_that_change_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_came_together_and_waited_for_the_morning_only_the_newer_is_sent() {
+    let evening = time("2026-06-01T21:00:00Z");
+    let mut world = World::open().await;
+    let host = world.host("ann", evening);
+    world.has_quiet_hours("ada", evening).await;
+    let confirmation = json!({"template": "order_confirmation", "data": {
+        "orderId": "4711", "amount": "99.10", "currency": "EUR", "orderDate": "2026-06-01T20:59:00Z"}});
+    let older = world.submit_with(evening, "ada", confirmation).await;
+    let newer = world.submit(evening + Duration::from_millis(1), "ada").await;
+    let lane = host.start();
+    for id in [&older, &newer] {
+        world.until(id, |shown| shown.reason.as_deref() == Some("quiet hours")).await;
+    }
+    host.clock.pass(8 * 60 * MINUTE);
+    world.accepts(&[&newer]).await;
+    let replaced = world.until(&older, |shown| shown.state == "suppressed").await;
+    assert_eq!(replaced.reason, Some(format!("superseded by {newer}")));
+    lane.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_a_time_of_its_own_leaves_when_the_clock_shows_it() {
     // In the hour after the one that is skipped, and in the second of the two that are alike; each an hour away.
     for (now, send_at) in
@@ -285,6 +306,7 @@ impl World {
             ledger: Arc::new(self.database.clone()),
             contacts: Arc::new(self.database.clone()),
             templates: Arc::clone(&self.templates),
+            superseders: superseders(&self.templates),
             house: HouseRules { exempt_categories: Vec::new(), default_time_zone: NamedZone::default() },
             throttle: None,
             unsubscribe: None,

@@ -1,5 +1,6 @@
 //! The notification ledger: every notification, its state, its attempts.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -105,9 +106,12 @@ impl NewNotification {
         named.unwrap_or(DEFAULT_CATEGORY)
     }
 
-    /// Whether it may travel in a digest: one that has a time of its own travels with nobody.
-    pub fn collects(&self) -> bool {
-        self.handling.digest_window.is_some() && self.request.send_at.is_none()
+    /// Until when it is collected in a digest. One that has a time of its own travels with nobody, and so does one that
+    /// is worth nothing when the digest is due.
+    pub fn collected_until(&self) -> Option<Timestamp> {
+        let window = self.handling.digest_window.filter(|_| self.request.send_at.is_none())?;
+        let until = self.received_at.checked_add(window).unwrap_or(Timestamp::MAX);
+        self.request.expires_at.is_none_or(|at| at > until).then_some(until)
     }
 }
 
@@ -239,10 +243,15 @@ pub struct Claimed {
     pub expires_at: Option<Timestamp>,
     /// The notification that carries it.
     pub digest_id: Option<String>,
+    /// What it is about, where another one may replace it.
+    pub about: Option<String>,
+    /// When it was first found to have no contact.
+    pub awaiting_since: Option<Timestamp>,
     /// How often it was tried again by hand.
     pub reopened: u32,
     pub correlation_id: String,
     pub caused_at: Timestamp,
+    pub received_at: Timestamp,
     /// When it is or was to be tried, unless it waits for something else.
     pub due: Option<Timestamp>,
     /// The request's envelope.
@@ -257,6 +266,39 @@ pub struct Claimed {
     /// First failure, if there was one.
     pub first_failure_at: Option<Timestamp>,
     pub origin: OriginCoordinates,
+}
+
+/// A template whose notifications replace another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superseder {
+    /// Its name.
+    pub template: String,
+    /// Whether the other's replace its own too: of two that were caused at the same time the one that came last counts.
+    pub mutual: bool,
+}
+
+/// A notification that others may replace, and their templates.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Replaceable<'a> {
+    pub claimed: &'a Claimed,
+    pub by: &'a [Superseder],
+}
+
+impl Replaceable<'_> {
+    /// Whether this one, in hand as well, replaces it: about the same, for the same recipient, caused no earlier.
+    pub fn is_replaced_by(&self, other: &Claimed) -> bool {
+        let old = self.claimed;
+        let newer = |mutual: bool| match other.caused_at.cmp(&old.caused_at) {
+            Ordering::Equal => !mutual || other.seq > old.seq,
+            order => order.is_gt(),
+        };
+        let replaces = |by: &Superseder| by.template == other.template && newer(by.mutual);
+        old.about.is_some()
+            && other.about == old.about
+            && other.recipient == old.recipient
+            && self.by.iter().any(replaces)
+    }
 }
 
 /// Where the request stood.
@@ -496,6 +538,12 @@ pub trait NotificationLedger: Send + Sync {
         limit: usize,
         verdict: &Verdict<'_>,
     ) -> Result<Vec<Settlement>, LedgerError>;
+
+    /// Which of these have a newer one that waits and replaces them, with that one's id.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn superseded(&self, old: &[Replaceable<'_>]) -> Result<HashMap<String, String>, LedgerError>;
 
     /// How many notifications of a recipient are not settled.
     ///

@@ -300,6 +300,30 @@ fn a_newer_notification_replaces_one_that_still_waits() {
 
 #[test]
 #[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
+fn of_two_that_came_together_for_nobody_known_only_the_newer_is_sent() {
+    let test = start("");
+    let customer = "later-customer";
+    let events = [order_created("created", "4711", customer, "99.10"), order_shipped("shipped", "4711", customer)];
+    test.setup.kafka.produce(events.map(|event| event.input()).to_vec());
+    let [created, shipped] = ["created", "shipped"].map(|event| {
+        wait::until("the request", secs(20), || {
+            let story = Story::of(&test.setup.kafka);
+            story.requests.iter().find(|r| r.causation_id() == event).map(|r| r.event_id.clone())
+        })
+    });
+    for id in [&created, &shipped] {
+        test.service.wait_for_state(id, "awaiting_contact", secs(20));
+    }
+    test.put(&format!("/api/v1/recipients/{customer}"), &json!({"email": "later@example.com"}));
+    test.service.wait_for_state(&shipped, "sent", secs(20));
+    let replaced = test.service.wait_for_state(&created, "suppressed", secs(20));
+    assert_eq!(replaced["reason"], format!("superseded by {shipped}"));
+    assert_eq!(test.told(&created), ["NotificationSuppressed"]);
+    assert!(test.provider.arrivals_of(&created).is_empty());
+}
+
+#[test]
+#[ignore = "needs Kafka and PostgreSQL: scripts/test.sh"]
 fn a_recipient_gets_no_more_than_the_throttle_allows() {
     let test = start("[delivery.recipients]\nthrottle = 2\nthrottle_window_ms = 3000\n");
     let ids: Vec<String> = (0..3).map(|_| test.accepted(|_| {})).collect();

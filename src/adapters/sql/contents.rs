@@ -14,8 +14,8 @@ use crate::ports::ledger::{Claimed, OriginCoordinates};
 /// In the order of [`Found`].
 const COLUMNS: &str =
     "n.seq, n.channel, n.lane, n.round, n.attempts, n.unknowns, n.next_attempt_at, n.first_failure_at,
-    n.expires_at, n.digest_id, n.reopened, q.id, q.aggregate_id, q.recipient, q.template, q.category, q.critical,
-    q.correlation_id, q.caused_at, q.request, q.origin_topic, q.origin_partition, q.origin_offset, q.origin_key,
+    n.expires_at, n.digest_id, n.about, n.awaiting_since, n.reopened, q.id, q.aggregate_id, q.recipient, q.template, q.category, q.critical,
+    q.correlation_id, q.caused_at, q.created_at, q.request, q.origin_topic, q.origin_partition, q.origin_offset, q.origin_key,
     q.headers, c.version, c.email, c.phone, c.locale, c.time_zone, c.devices, p.preferences";
 
 /// What is known about a notification.
@@ -31,6 +31,8 @@ struct Found {
     first_failure_at: Option<i64>,
     expires_at: Option<i64>,
     digest_id: Option<String>,
+    about: Option<String>,
+    awaiting_since: Option<i64>,
     reopened: i64,
     id: String,
     aggregate_id: String,
@@ -40,6 +42,7 @@ struct Found {
     critical: i64,
     correlation_id: String,
     caused_at: i64,
+    created_at: i64,
     request: String,
     origin_topic: String,
     origin_partition: Option<i64>,
@@ -116,9 +119,12 @@ fn claimed(found: Found) -> Result<Claimed, sqlx::Error> {
         critical: found.critical != 0,
         expires_at: found.expires_at.map(timestamp),
         digest_id: found.digest_id,
+        about: found.about,
+        awaiting_since: found.awaiting_since.map(timestamp),
         reopened: found.reopened as u32,
         correlation_id: found.correlation_id,
         caused_at: timestamp(found.caused_at),
+        received_at: timestamp(found.created_at),
         due: found.next_attempt_at.map(timestamp),
         request_json: found.request,
         round: found.round as u16,

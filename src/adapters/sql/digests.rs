@@ -21,7 +21,8 @@ pub(super) async fn join(
     tx: &mut Transaction<'static, Any>,
     batch: &[&NewNotification],
 ) -> Result<(), sqlx::Error> {
-    let ids: Vec<&str> = batch.iter().filter(|new| new.collects()).map(|new| new.request.id.as_str()).collect();
+    let ids: Vec<&str> =
+        batch.iter().filter(|new| new.collected_until().is_some()).map(|new| new.request.id.as_str()).collect();
     if ids.is_empty() {
         return Ok(());
     }

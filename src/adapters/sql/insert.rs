@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::{Any, Row as _, Transaction, query};
@@ -108,8 +107,8 @@ fn request_row(new: &NewNotification) -> RequestRow<'_> {
 fn notification_row(new: &NewNotification) -> NotificationRow<'_> {
     let (request, handling) = (&new.request, &new.handling);
     let received_at = millis(new.received_at);
-    let collected_until = handling.digest_window.map_or(0, |window| received_at.saturating_add(duration_ms(window)));
-    let not_before = request.send_at.map_or(0, millis).max(collected_until);
+    let collected_until = new.collected_until();
+    let not_before = request.send_at.or(collected_until).map_or(0, millis);
     NotificationRow {
         id: &request.id,
         channel: request.channel.as_str(),
@@ -117,12 +116,8 @@ fn notification_row(new: &NewNotification) -> NotificationRow<'_> {
         next_attempt_at: received_at.max(not_before),
         about: handling.about.as_deref(),
         expires_at: handling.expires_at.map(millis),
-        collects: u8::from(new.collects()),
+        collects: u8::from(collected_until.is_some()),
     }
-}
-
-fn duration_ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// JSON is UTF-8.

@@ -13,12 +13,12 @@ use super::insert::{insert, text};
 use super::rows::{VIEW_COLUMNS, attempt, millis, state, timestamp, view};
 use super::settle::settle;
 use super::wake::Wake;
-use super::{claims, digests, letters, preferences, retention, search, seize, unsettled, wake};
+use super::{claims, digests, letters, preferences, retention, search, seize, superseded, unsettled, wake};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::ports::ledger::{
     AttemptStart, Brief, ClaimRequest, Claimed, Inserted, Lease, LedgerError, NewNotification, NotificationLedger,
-    NotificationView, Replacement, Search, Selection, Settlement, Unsettled, Verdict,
+    NotificationView, Replaceable, Replacement, Search, Selection, Settlement, Unsettled, Verdict,
 };
 
 #[derive(Serialize)]
@@ -66,6 +66,10 @@ impl NotificationLedger for Database {
         verdict: &Verdict<'_>,
     ) -> Result<Vec<Settlement>, LedgerError> {
         seize::call_off(self, selection, limit, verdict).await
+    }
+
+    async fn superseded(&self, old: &[Replaceable<'_>]) -> Result<HashMap<String, String>, LedgerError> {
+        superseded::superseded(self, old).await
     }
 
     async fn unsettled_of(&self, recipient: &str) -> Result<u64, LedgerError> {

@@ -22,6 +22,7 @@ mod rows;
 mod search;
 mod seize;
 mod settle;
+mod superseded;
 mod unsettled;
 mod wake;
 

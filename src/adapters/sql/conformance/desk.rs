@@ -1,9 +1,13 @@
 //! Notifications that are settled out of their turn.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::ports::ledger::{Replaceable, Superseder};
 
 on_both_databases!(
     a_newer_notification_replaces_those_that_wait_about_the_same,
+    what_waits_is_found_to_be_replaced_by_what_waits_with_it,
     cancelling_reaches_what_waits_and_nothing_else,
     what_is_past_its_time_expires_and_so_does_what_waits_for_a_contact_too_long,
     a_settled_one_can_be_opened_again_unless_it_was_sent,
@@ -61,6 +65,45 @@ async fn a_newer_notification_replaces_those_that_wait_about_the_same(database: 
     }
     let again = add(database, &[newer]).await.expect("again");
     assert_eq!((again.new, again.duplicates, again.replaced.len()), (0, 1, 0));
+}
+
+async fn what_waits_is_found_to_be_replaced_by_what_waits_with_it(database: &Fresh) {
+    let shipped = |id: &str, order: &str, caused: i64| {
+        let mut new = about(id, "order_shipped", order, 0);
+        new.request.caused_at = at(caused);
+        new
+    };
+    let confirmation = |id: &str, order: &str| {
+        let mut new = about(id, "order_confirmation", order, 0);
+        new.request.caused_at = at(0);
+        new
+    };
+    let mut others = shipped("another's", "order:3", 10);
+    others.request.recipient = Some("customer-2".into());
+    let batch = [
+        shipped("came first", "order:1", 10),
+        confirmation("1", "order:1"),
+        confirmation("2", "order:2"),
+        shipped("before", "order:2", -10),
+        confirmation("3", "order:3"),
+        others,
+        shipped("at once", "order:4", 0),
+        confirmation("4", "order:4"),
+    ];
+    add(database, &batch).await.expect("inserts");
+    let ids = ["1", "2", "3", "4"].map(str::to_owned).to_vec();
+    let old = database.seize(&Selection::Ids(ids), "lane", at(LEASE), 10).await.expect("seizes");
+    let asked = async |template: &str, mutual: bool| {
+        let by = [Superseder { template: template.into(), mutual }];
+        let old: Vec<Replaceable<'_>> = old.iter().map(|claimed| Replaceable { claimed, by: &by }).collect();
+        database.superseded(&old).await.expect("reads").into_iter().collect::<BTreeMap<String, String>>()
+    };
+    let found = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+    assert_eq!(asked("order_shipped", false).await, found(&[("1", "came first"), ("4", "at once")]));
+    assert_eq!(asked("order_shipped", true).await, found(&[("1", "came first")]), "it came before");
+    assert_eq!(asked("order_cancelled", false).await, BTreeMap::new());
+    assert!(cancel(database, "came first", 1).await);
+    assert_eq!(asked("order_shipped", false).await, found(&[("4", "at once")]), "it waits no more");
 }
 
 async fn cancelling_reaches_what_waits_and_nothing_else(database: &Fresh) {

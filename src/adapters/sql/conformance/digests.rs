@@ -12,6 +12,7 @@ on_both_databases!(
     batches_that_come_in_the_wrong_order_are_one_digest,
     a_digest_is_taken_over_whole,
     of_a_digest_only_what_lingers_is_taken_over,
+    what_has_a_time_within_the_window_travels_with_nobody,
 );
 
 fn collected(id: &str, received: i64) -> NewNotification {
@@ -81,6 +82,18 @@ async fn two_instances_begin_one_digest(database: &Fresh) {
     let leader = claim_one(database, "lane", 100).await;
     assert_eq!(followers(database, &leader.id).await.len(), 39);
     other.close().await;
+}
+
+async fn what_has_a_time_within_the_window_travels_with_nobody(database: &Fresh) {
+    let mut timed = collected("timed", 0);
+    timed.request.send_at = Some(at(10));
+    let mut brief = collected("brief", 0);
+    brief.request.expires_at = Some(at(100));
+    add(database, &[collected("1", 0), timed, brief, collected("2", 0)]).await.expect("inserts");
+    assert_eq!(ids(&claim(database, "lane", 9, 10).await), ["brief"], "it would be over when the digest is sent");
+    assert_eq!(ids(&claim(database, "lane", 10, 10).await), ["timed"]);
+    assert_eq!(ids(&claim(database, "lane", 100, 10).await), ["1"]);
+    assert_eq!(followers(database, "1").await, ["2"]);
 }
 
 async fn a_digest_is_taken_over_whole(database: &Fresh) {
