@@ -14,6 +14,8 @@ use crate::domain::recipient::is_email;
 
 /// A lease must outlast the slowest send by this much, or a second instance could send the same notification.
 const LEASE_MARGIN_MS: u64 = 5000;
+/// The lease when nobody sets it, unless the providers' timeouts ask for a longer one.
+const DEFAULT_LEASE_MS: u64 = 15_000;
 
 /// `[delivery]`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -29,7 +31,9 @@ pub struct DeliveryConfig {
     pub templates_dir: Option<PathBuf>,
     /// The BCP 47 tag of recipients without a locale, and of template files without one.
     pub default_locale: String,
-    pub lease_ms: u64,
+    /// See [`DeliveryConfig::lease`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
     /// Notifications claimed together.
     pub batch: usize,
     /// Sends under way at once, for each lane.
@@ -57,9 +61,12 @@ impl DeliveryRetryConfig {
 }
 
 impl DeliveryConfig {
-    /// How long a claimed notification belongs to the instance that claimed it.
+    /// How long a claimed notification belongs to the instance that claimed it: where nobody says so, long enough for
+    /// the slowest provider.
     pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.lease_ms)
+        let longest = self.providers.iter().map(|provider| provider.timeout_ms).max().unwrap_or_default();
+        let enough = longest.saturating_add(LEASE_MARGIN_MS + 1);
+        Duration::from_millis(self.lease_ms.unwrap_or(enough.max(DEFAULT_LEASE_MS)))
     }
 
     /// Between two looks for notifications that came due.
@@ -111,13 +118,14 @@ impl DeliveryConfig {
     }
 
     fn validate_lease(&self, mistakes: &mut Vec<Mistake>) {
-        within(mistakes, "delivery.lease_ms", self.lease_ms, 1..=MAX_MS);
+        let Some(lease_ms) = self.lease_ms else { return };
+        within(mistakes, "delivery.lease_ms", lease_ms, 1..=MAX_MS);
         let sound = |index: usize| !is_faulty(mistakes, &format!("delivery.providers[{index}].timeout_ms"));
         let timeouts = self.providers.iter().enumerate().filter(|(index, _)| sound(*index)).map(|(_, p)| p.timeout_ms);
         if let Some(longest) = timeouts.max() {
             let needed = longest.saturating_add(LEASE_MARGIN_MS);
             let problem = format!("must be greater than {needed}, the longest timeout_ms of a provider plus 5000");
-            rule(mistakes, self.lease_ms > needed, "delivery.lease_ms", problem);
+            rule(mistakes, lease_ms > needed, "delivery.lease_ms", problem);
         }
     }
 

@@ -73,6 +73,28 @@ fn the_default_locale_is_a_language_tag() {
 }
 
 #[test]
+fn a_lease_that_nobody_sets_outlasts_the_slowest_provider() {
+    let provider = |timeout_ms: u64| {
+        format!(
+            "[[delivery.providers]]\nname = \"p{timeout_ms}\"\nchannel = \"sms\"\nkind = \"file\"\nurl = \"file:x\"\n\
+             timeout_ms = {timeout_ms}\n"
+        )
+    };
+    let lease_ms = |file: &str| good(file, &[]).delivery.lease().as_millis();
+    assert_eq!(lease_ms(""), 15_000);
+    assert_eq!(lease_ms(&provider(9999)), 15_000);
+    assert_eq!(lease_ms(&provider(10_000)), 15_001);
+    assert_eq!(lease_ms(&format!("{}{}", provider(60_000), provider(20_000))), 65_001);
+    let set = |lease_ms: u64| format!("[delivery]\nlease_ms = {lease_ms}\n{}", provider(1000));
+    assert_eq!(lease_ms(&set(6001)), 6001, "what is set holds, a shorter one too");
+    one_mistake(&set(6000), &[], "delivery.lease_ms: must be greater than 6000, the longest timeout_ms of a provider");
+    one_mistake(&set(0), &[], "delivery.lease_ms: must be between 1 and 2592000000, not 0");
+    let by_variable = good("", &[("NOTIFICATION__DELIVERY__LEASE_MS", "20000")]);
+    assert_eq!(by_variable.delivery.lease_ms, Some(20_000));
+    one_mistake("[delivery]\nlease_ms = \"long\"", &[], "delivery.lease_ms: must be a whole number, 0 or more, not");
+}
+
+#[test]
 fn a_typical_file_loads() {
     let config = good(
         r#"
