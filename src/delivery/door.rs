@@ -24,7 +24,7 @@ use crate::domain::recipient::is_failed_address;
 use crate::domain::record::Headers;
 use crate::domain::time::format_utc;
 use crate::ports::contacts::Contacts;
-use crate::ports::ledger::{LedgerError, NewNotification};
+use crate::ports::ledger::{LedgerError, NewNotification, NotificationView};
 
 /// Where direct requests come from, in dead letters.
 const ORIGIN: &str = "api";
@@ -124,16 +124,28 @@ impl Door {
         Ok(new.request.id)
     }
 
-    /// Lets a notification that was not sent begin anew. False when there is none, or nobody who could carry it.
+    /// Cancels a waiting notification: as it is then. `None` when it does not wait.
+    ///
+    /// # Errors
+    /// When it is not cancelled, or cannot be read afterwards.
+    pub async fn cancel(&self, id: &str, now: Timestamp) -> Result<Option<NotificationView>, LedgerError> {
+        match self.desk.cancel(id, now).await? {
+            true => self.desk.ledger.notification(id).await,
+            false => Ok(None),
+        }
+    }
+
+    /// Lets a notification that was not sent begin anew: as it is then. `None` when there is none, or nobody who could
+    /// carry it.
     ///
     /// # Errors
     /// When nothing was changed.
-    pub async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
+    pub async fn reopen(&self, id: &str, now: Timestamp) -> Result<Option<NotificationView>, LedgerError> {
         let known = self.desk.ledger.notification(id).await?;
         let channel = known.and_then(|view| view.channel.parse::<Channel>().ok());
         match channel.filter(|channel| self.channels.contains(channel)) {
             Some(_) => self.desk.ledger.reopen(id, now).await,
-            None => Ok(false),
+            None => Ok(None),
         }
     }
 

@@ -595,11 +595,12 @@ pub trait NotificationLedger: Send + Sync {
     async fn release_followers(&self, channel: Channel, now: Timestamp) -> Result<u64, LedgerError>;
 
     /// Makes a notification that is settled, but was not sent, wait again from the beginning; its dead letter, if there is
-    /// one, is no longer open. False when there is no such notification.
+    /// one, is no longer open. Returns it as it is then, before anybody can take it; `None` when there is no such
+    /// notification.
     ///
     /// # Errors
     /// When nothing was changed.
-    async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError>;
+    async fn reopen(&self, id: &str, now: Timestamp) -> Result<Option<NotificationView>, LedgerError>;
 
     /// Notifications, the newest first.
     ///

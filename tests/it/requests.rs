@@ -154,7 +154,9 @@ fn a_time_may_be_given_and_what_waits_can_be_cancelled_and_tried_again() {
     assert_eq!(cancel("nobody").status, 404);
     assert_eq!(retry("nobody").status, 404);
     assert_eq!(test.told(&later), ["NotificationSuppressed"]);
-    assert_eq!(retry(&later).status, 200);
+    let reopened = retry(&later);
+    assert_eq!((reopened.status, &reopened.json()["state"]), (200, &json!("pending")), "{}", reopened.text());
+    assert_eq!((&reopened.json()["settledAt"], &reopened.json()["reason"]), (&Value::Null, &Value::Null));
     test.service.wait_for_state(&later, "sent", secs(20));
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::{Row as _, query};
+use sqlx::{AnyConnection, Row as _, query};
 use tokio::sync::watch;
 
 use super::database::{Database, bounded, sql};
@@ -36,6 +36,21 @@ struct ReportRow<'a> {
 pub(super) fn id_rows<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     let rows: Vec<IdRow<'_>> = ids.map(|id| IdRow { id }).collect();
     text(to_json(&rows))
+}
+
+/// A notification with its attempts, as this connection sees it.
+async fn shown(connection: &mut AnyConnection, id: &str) -> Result<Option<NotificationView>, sqlx::Error> {
+    let statement =
+        format!("SELECT {VIEW_COLUMNS} FROM requests q JOIN notifications n ON n.seq = q.seq WHERE q.id = $1");
+    let found = query(sql(statement)).bind(id.to_owned()).fetch_optional(&mut *connection).await?;
+    let Some(row) = found else { return Ok(None) };
+    let mut view = view(&row)?;
+    let attempts = query("SELECT * FROM attempts WHERE seq = $1 ORDER BY number")
+        .bind(row.try_get::<i64, _>("seq")?)
+        .fetch_all(&mut *connection)
+        .await?;
+    view.attempts = attempts.iter().map(attempt).collect::<Result<_, _>>()?;
+    Ok(Some(view))
 }
 
 #[async_trait]
@@ -139,10 +154,10 @@ impl NotificationLedger for Database {
         Ok(released)
     }
 
-    async fn reopen(&self, id: &str, now: Timestamp) -> Result<bool, LedgerError> {
+    async fn reopen(&self, id: &str, now: Timestamp) -> Result<Option<NotificationView>, LedgerError> {
         let statement = "UPDATE notifications
              SET state = 'pending', next_attempt_at = $2, round = 0, lane = 0, unknowns = 0, reason = NULL,
-                 first_failure_at = NULL, settled_at = NULL, digest_id = NULL,
+                 receipt = NULL, first_failure_at = NULL, settled_at = NULL, digest_id = NULL,
                  expires_at = CASE WHEN expires_at > $2 THEN expires_at END,
                  awaiting_since = NULL, reopened = reopened + 1
              WHERE seq = (SELECT seq FROM requests WHERE id = $1 AND request <> '{}')
@@ -151,14 +166,16 @@ impl NotificationLedger for Database {
             let mut tx = self.begin().await?;
             let result = query(statement).bind(id.to_owned()).bind(millis(now)).execute(&mut *tx).await?;
             // An erasure that was in the way may have come to its end since the statement looked.
-            let reopened = result.rows_affected() > 0 && letters::replayed(&mut tx, id).await?;
-            if reopened {
-                tx.commit().await?;
+            if result.rows_affected() == 0 || !letters::replayed(&mut tx, id).await? {
+                return Ok(None);
             }
+            // After the commit somebody may have it already.
+            let reopened = shown(&mut tx, id).await?;
+            tx.commit().await?;
             Ok(reopened)
         })
         .await?;
-        if reopened {
+        if reopened.is_some() {
             self.wakes.announce(Wake::Work);
         }
         Ok(reopened)
@@ -261,17 +278,8 @@ impl NotificationLedger for Database {
 
     async fn notification(&self, id: &str) -> Result<Option<NotificationView>, LedgerError> {
         bounded(async {
-            let statement =
-                format!("SELECT {VIEW_COLUMNS} FROM requests q JOIN notifications n ON n.seq = q.seq WHERE q.id = $1");
-            let found = query(sql(statement)).bind(id.to_owned()).fetch_optional(&self.read).await?;
-            let Some(row) = found else { return Ok(None) };
-            let mut view = view(&row)?;
-            let attempts = query("SELECT * FROM attempts WHERE seq = $1 ORDER BY number")
-                .bind(row.try_get::<i64, _>("seq")?)
-                .fetch_all(&self.read)
-                .await?;
-            view.attempts = attempts.iter().map(attempt).collect::<Result<_, _>>()?;
-            Ok(Some(view))
+            let mut connection = self.read.acquire().await?;
+            shown(&mut connection, id).await
         })
         .await
     }

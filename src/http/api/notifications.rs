@@ -139,13 +139,13 @@ pub async fn retry(request: HttpRequest, id: web::Path<String>, state: web::Data
     changed(&request, &id, &state, Change::Retry).await.unwrap_or_else(refuse)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Change {
     Cancel,
     Retry,
 }
 
-/// The notification as it is after the change; one that cannot be changed now is a conflict.
+/// The notification as the change left it; one that cannot be changed now is a conflict.
 async fn changed(
     request: &HttpRequest,
     id: &str,
@@ -155,17 +155,15 @@ async fn changed(
     let running = admit(request, state)?;
     let (door, now, wanted) = (Arc::clone(&running.door), running.clock.now(), id.to_owned());
     let done = ask(state, async move {
-        let done = match change {
-            Change::Cancel => door.desk.cancel(&wanted, now).await,
+        none_if_refused(match change {
+            Change::Cancel => door.cancel(&wanted, now).await,
             Change::Retry => door.reopen(&wanted, now).await,
-        };
-        none_if_refused(done.map(Some))
+        })
     });
-    let done = done.await? == Some(true);
-    let view = view(running, state, id).await?;
-    if done {
+    if let Some(view) = done.await? {
         return Ok(HttpResponse::Ok().json(view));
     }
+    let view = view(running, state, id).await?;
     let rule = match change {
         Change::Cancel => "only one that waits can be cancelled",
         Change::Retry => "only one that was not sent, and whose channel has a provider, can be tried again",

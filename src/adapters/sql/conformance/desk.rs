@@ -145,13 +145,20 @@ async fn what_is_past_its_time_expires_and_so_does_what_waits_for_a_contact_too_
 
 async fn a_settled_one_can_be_opened_again_unless_it_was_sent(database: &Fresh) {
     insert(database, &["1", "2"]).await;
-    for (claimed, state) in claim(database, "lane", 0, 2).await.iter().zip([State::Sent, State::Failed]) {
-        assert!(settle(database, settlement(claimed, "lane", state, 1)).await);
+    let ends = [(State::Sent, Outcome::Accepted), (State::Failed, Outcome::Permanent)];
+    for (claimed, (state, outcome)) in claim(database, "lane", 0, 2).await.iter().zip(ends) {
+        assert!(begin(database, "lane", &claimed.id, 1).await);
+        let reason = Some("no answer".to_owned());
+        let settled = Settlement { attempt: end(1, outcome), reason, ..settlement(claimed, "lane", state, 1) };
+        assert!(settle(database, settled).await);
     }
-    assert!(!database.reopen("1", at(2)).await.expect("asks"));
-    assert!(!database.reopen("3", at(2)).await.expect("asks"));
-    assert!(database.reopen("2", at(2)).await.expect("reopens"));
-    assert!(!database.reopen("2", at(2)).await.expect("asks"), "it waits already");
+    assert!(database.reopen("1", at(2)).await.expect("asks").is_none());
+    assert!(database.reopen("3", at(2)).await.expect("asks").is_none());
+    let reopened = database.reopen("2", at(2)).await.expect("reopens").expect("it failed");
+    assert_eq!((reopened.id.as_str(), reopened.state.as_str(), reopened.attempts.len()), ("2", "pending", 1));
+    assert_eq!((&reopened.settled_at, &reopened.reason, &reopened.receipt), (&None, &None, &None));
+    assert_eq!(serde_json::to_string(&reopened).expect("serialises"), shown(database, "2").await);
+    assert!(database.reopen("2", at(2)).await.expect("asks").is_none(), "it waits already");
     let again = claim_one(database, "lane", 2).await;
     assert_eq!((again.id.as_str(), again.round, again.unknowns), ("2", 0, 0));
     assert_eq!(view(database, "2").await.settled_at, None);
@@ -168,7 +175,7 @@ async fn one_that_is_opened_again_keeps_an_expiry_that_is_ahead(database: &Fresh
         assert!(settle(database, settlement(&claimed, "lane", State::Failed, 1)).await);
     }
     for id in ["code", "past"] {
-        assert!(database.reopen(id, at(2)).await.expect("reopens"));
+        assert!(database.reopen(id, at(2)).await.expect("reopens").is_some());
     }
     let mut again = claim(database, "lane", 2, 2).await;
     again.sort_by(|a, b| a.id.cmp(&b.id));
