@@ -396,10 +396,12 @@ fn a_list_is_narrowed_and_paged() {
     assert_eq!(first, [sms]);
     let (second, _) = ids(&format!("limit=1&cursor={}", cursor.expect("there is more")));
     assert_eq!(second, ["n-kafka"]);
+    assert_eq!(ids("limit=501").0.len(), 2, "more than a page holds");
     for (field, query) in [
         ("state", "state=happy"),
         ("channel", "channel=x"),
         ("limit", "limit=0"),
+        ("limit", "limit=x"),
         ("cursor", "cursor=x"),
         ("from", "from=x"),
         ("status", "status=failed"),

@@ -1,5 +1,6 @@
 //! `/api/v1/notifications`: asking for one, finding them, calling one off, trying one again.
 
+use std::num::IntErrorKind;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
@@ -122,11 +123,14 @@ fn search(filters: Filters) -> Result<Search, Refusal> {
     })
 }
 
-/// How many items a list may have.
+/// How many items a list may have: who asks for more than a page holds gets a full one, and the cursor of the next.
 pub fn page_size(limit: Option<&str>) -> Result<usize, Refusal> {
     let Some(limit) = limit else { return Ok(PAGE) };
-    let sound = limit.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
-    sound.ok_or_else(|| bad(format!("`limit` is invalid: expected a number from 1 to {MAX_PAGE}")))
+    match limit.parse::<usize>() {
+        Ok(wanted) if wanted > 0 => Ok(wanted.min(MAX_PAGE)),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Ok(MAX_PAGE),
+        Ok(_) | Err(_) => Err(bad("`limit` is invalid: expected a number, at least 1")),
+    }
 }
 
 #[post("/api/v1/notifications/{id}/cancel")]
@@ -169,4 +173,27 @@ async fn changed(
         Change::Retry => "only one that was not sent, and whose channel has a provider, can be tried again",
     };
     Err((StatusCode::CONFLICT, format!("the notification is {}: {rule}", view.state)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_at_most_so_many_and_at_least_one() {
+        let sizes = [
+            (None, PAGE),
+            (Some("1"), 1),
+            (Some("500"), MAX_PAGE),
+            (Some("501"), MAX_PAGE),
+            (Some("99999999999999999999999"), MAX_PAGE),
+        ];
+        for (limit, expected) in sizes {
+            assert_eq!(page_size(limit), Ok(expected), "{limit:?}");
+        }
+        for limit in ["0", "-1", "1.5", "many", ""] {
+            let refused = page_size(Some(limit)).expect_err(limit);
+            assert!(refused.0 == StatusCode::BAD_REQUEST && refused.1.contains("`limit`"), "{limit}: {}", refused.1);
+        }
+    }
 }
