@@ -51,7 +51,9 @@ pub async fn learn(contacts: &dyn Contacts, lessons: Vec<Lesson>) {
     for lesson in lessons {
         let learnt = match &lesson {
             Lesson::Devices { recipient, tokens } => contacts.forget_devices(recipient, tokens).await,
-            Lesson::Addresses { channel, addresses, reason } => contacts.suppress(*channel, addresses, reason).await,
+            Lesson::Addresses { channel, addresses, reason } => {
+                contacts.suppress(*channel, addresses, reason).await.map(drop)
+            }
         };
         if let Err(error) = learnt {
             tracing::warn!(%error, "the directory was not corrected by a provider's answer");

@@ -96,7 +96,7 @@ impl ReportDesk {
                 self.contacts.refuse(&recipient, refusal).await
             }
             (None, Some(address)) => {
-                self.contacts.suppress(channel, std::slice::from_ref(address), &report.outcome).await
+                self.contacts.suppress(channel, std::slice::from_ref(address), &report.outcome).await.map(drop)
             }
             (None, None) => Ok(()),
         }

@@ -85,11 +85,17 @@ pub trait Contacts: Send + Sync {
     /// When nothing was stored.
     async fn refuse(&self, id: &str, refusal: OptOut) -> Result<(), LedgerError>;
 
-    /// Adds addresses that nothing is sent to; one that is there keeps its reason.
+    /// Adds addresses that nothing is sent to; one that is there keeps its reason. Returns them as they are stored, in no
+    /// order, each once whatever its spellings.
     ///
     /// # Errors
     /// When none was stored.
-    async fn suppress(&self, channel: Channel, addresses: &[String], reason: &str) -> Result<(), LedgerError>;
+    async fn suppress(
+        &self,
+        channel: Channel,
+        addresses: &[String],
+        reason: &str,
+    ) -> Result<Vec<Suppression>, LedgerError>;
 
     /// Removes an address from them. False when it was none of them.
     ///

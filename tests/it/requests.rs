@@ -211,11 +211,19 @@ fn refusals_suppressions_and_quiet_hours_are_heeded() {
     test.service.wait_for_state(&receipt, "sent", secs(20));
 
     let suppress = json!({"channel": "email", "address": "B@example.com", "reason": "bounce"}).to_string();
-    assert_eq!(test.service.send("POST", "/api/v1/suppressions", &[], &suppress).status, 201);
+    let suppressed = test.service.send("POST", "/api/v1/suppressions", &[], &suppress);
+    assert_eq!((suppressed.status, &suppressed.json()["reason"]), (201, &json!("bounce")), "{}", suppressed.text());
+    let again = suppress.replace("bounce", "complaint");
+    let again = test.service.send("POST", "/api/v1/suppressions", &[], &again);
+    assert_eq!((again.status, again.json()), (201, suppressed.json()), "it keeps its reason");
+    let misspelt = suppress.replace("reason", "raeson");
+    let misspelt = test.service.send("POST", "/api/v1/suppressions", &[], &misspelt);
+    assert!(misspelt.status == 400 && misspelt.text().contains("raeson"), "{}", misspelt.text());
     let bounced = test.accepted(|r| r["recipient"] = json!("b@example.com"));
     let bounced = test.service.wait_for_state(&bounced, "suppressed", secs(20));
     assert!(bounced["reason"].as_str().is_some_and(|why| why.contains("bounce")), "{bounced}");
     let listed = test.service.get("/api/v1/suppressions").json();
+    assert_eq!(listed["items"], json!([suppressed.json()]));
     assert_eq!(listed["items"][0]["address"], "b@example.com");
     let gone = test.service.send("DELETE", "/api/v1/suppressions/email/b@example.com", &[], "");
     assert_eq!(gone.status, 204);

@@ -145,7 +145,12 @@ impl Contacts for Database {
         preferences::refuse(self, id, refusal).await
     }
 
-    async fn suppress(&self, channel: Channel, addresses: &[String], reason: &str) -> Result<(), LedgerError> {
+    async fn suppress(
+        &self,
+        channel: Channel,
+        addresses: &[String],
+        reason: &str,
+    ) -> Result<Vec<Suppression>, LedgerError> {
         preferences::suppress(self, channel, addresses, reason).await
     }
 

@@ -113,25 +113,27 @@ pub(super) async fn suppress(
     channel: Channel,
     addresses: &[String],
     reason: &str,
-) -> Result<(), LedgerError> {
+) -> Result<Vec<Suppression>, LedgerError> {
     let mut rows: Vec<Row<'_>> =
         addresses.iter().map(|address| Row { address: comparable(channel, address), reason }).collect();
     rows.sort_by(|a, b| a.address.cmp(&b.address));
     rows.dedup_by(|a, b| a.address == b.address);
+    // Only what is written is returned: one that is there is written as it is.
     let statement = format!(
         "INSERT INTO suppressions (channel, address, reason, created_at)
          SELECT $2, r.address, r.reason, $3 FROM {} WHERE true
-         ON CONFLICT (channel, address) DO NOTHING",
+         ON CONFLICT (channel, address) DO UPDATE SET reason = suppressions.reason
+         RETURNING channel, address, reason, created_at",
         database.dialect.rows(&[("address", "text"), ("reason", "text")])
     );
     bounded(async {
-        query(sql(statement))
+        let stored = query(sql(statement))
             .bind(text(to_json(&rows)))
             .bind(channel.as_str())
             .bind(millis(Timestamp::now()))
-            .execute(&database.write)
-            .await
-            .map(drop)
+            .fetch_all(&database.write)
+            .await?;
+        stored.iter().map(suppression).collect()
     })
     .await
 }
@@ -155,20 +157,21 @@ pub(super) async fn suppressions(
     let statement = "SELECT channel, address, reason, created_at FROM suppressions
          WHERE (channel, address) > ($1, $2) ORDER BY channel, address LIMIT $3 OFFSET $4";
     let (channel, address) = after.unwrap_or_default();
-    let suppression = |row: &AnyRow| {
-        let channel: String = row.try_get("channel")?;
-        let unknown = |e| sqlx::Error::ColumnDecode { index: "channel".into(), source: Box::new(e) };
-        Ok(Suppression {
-            channel: channel.parse().map_err(unknown)?,
-            address: row.try_get("address")?,
-            reason: row.try_get("reason")?,
-            created_at: format_utc(timestamp(row.try_get("created_at")?)),
-        })
-    };
     bounded(async {
         let page = query(statement).bind(channel).bind(address).bind(limit as i64).bind(skip as i64);
         let rows = page.fetch_all(&database.read).await?;
         rows.iter().map(suppression).collect()
     })
     .await
+}
+
+fn suppression(row: &AnyRow) -> Result<Suppression, sqlx::Error> {
+    let channel: String = row.try_get("channel")?;
+    let unknown = |e| sqlx::Error::ColumnDecode { index: "channel".into(), source: Box::new(e) };
+    Ok(Suppression {
+        channel: channel.parse().map_err(unknown)?,
+        address: row.try_get("address")?,
+        reason: row.try_get("reason")?,
+        created_at: format_utc(timestamp(row.try_get("created_at")?)),
+    })
 }

@@ -16,7 +16,9 @@ use crate::domain::envelope::{from_json, non_empty};
 use crate::domain::recipient::is_address_for;
 use crate::http::state::SharedState;
 
+/// What a client sends. Null counts as absent.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wire {
     channel: String,
     address: String,
@@ -43,9 +45,8 @@ pub async fn suppress(request: HttpRequest, body: web::Bytes, state: web::Data<S
         let running = admit(&request, &state)?;
         let (channel, address, reason) = checked(&body_text(&body)?)?;
         let contacts = Arc::clone(&running.contacts);
-        let answer = json!({"channel": channel, "address": address, "reason": reason});
-        stored(&state, async move { contacts.suppress(channel, &[address], &reason).await }).await?;
-        Ok(HttpResponse::Created().json(answer))
+        let entries = stored(&state, async move { contacts.suppress(channel, &[address], &reason).await }).await?;
+        Ok(HttpResponse::Created().json(entries.first()))
     };
     suppress().await.unwrap_or_else(refuse)
 }
@@ -108,4 +109,18 @@ pub async fn list(request: HttpRequest, page: web::Query<Page>, state: web::Data
         Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": next})))
     };
     list().await.unwrap_or_else(refuse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_nobody_knows_is_refused_by_its_name() {
+        let body = |field: &str| format!(r#"{{"channel":"email","address":"a@example.com","{field}":"bounce"}}"#);
+        let (_, _, reason) = checked(&body("reason")).expect("is sound");
+        assert_eq!(reason, "bounce");
+        let (status, detail) = checked(&body("raeson")).expect_err("is misspelt");
+        assert!(status == StatusCode::BAD_REQUEST && detail.contains("`raeson`"), "{detail}");
+    }
 }

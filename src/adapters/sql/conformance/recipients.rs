@@ -56,8 +56,12 @@ async fn claims_carry_preferences_of_known_and_unknown_recipients(database: &Fre
 
 async fn suppressed_addresses_are_found_in_any_spelling(database: &Fresh) {
     let addresses = ["A@Example.com".to_owned(), "a@example.COM".to_owned(), "b@example.com".to_owned()];
-    database.suppress(Channel::Email, &addresses, "bounce").await.expect("suppresses");
-    database.suppress(Channel::Email, &addresses[..1], "complaint").await.expect("keeps the reason");
+    let stored = database.suppress(Channel::Email, &addresses, "bounce").await.expect("suppresses");
+    let of_ada = stored.iter().find(|entry| entry.address == "a@example.com").expect("in one spelling");
+    assert_eq!((stored.len(), of_ada.reason.as_str(), of_ada.channel), (2, "bounce", Channel::Email));
+    let again = database.suppress(Channel::Email, &addresses[..1], "complaint").await.expect("keeps the reason");
+    assert_eq!(again, std::slice::from_ref(of_ada));
+    assert!(database.suppress(Channel::Email, &[], "bounce").await.expect("nothing to add").is_empty());
     let found = database.suppressed(Channel::Email, &["a@EXAMPLE.com", "c@example.com"]).await.expect("finds");
     assert_eq!(found.into_iter().collect::<Vec<_>>(), [("a@EXAMPLE.com".to_owned(), "bounce".to_owned())]);
     assert!(database.suppressed(Channel::Sms, &["a@example.com"]).await.expect("finds").is_empty());
