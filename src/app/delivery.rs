@@ -52,6 +52,8 @@ pub fn door(config: &Config, database: &Database, templates: Arc<Templates>, rul
         rules,
         desk: Desk { ledger: Arc::new(database.clone()) },
         templates,
+        unsubscribe: unsubscribe_links(&config.delivery.recipients),
+        exempt_categories: config.delivery.recipients.exempt_categories.clone(),
         contacts: Arc::new(database.clone()),
         channels: config.delivery.providers.iter().map(|provider| provider.channel).collect(),
     }

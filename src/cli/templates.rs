@@ -11,9 +11,12 @@ use serde_json::value::RawValue;
 
 use super::{CliError, context};
 use crate::app;
+use crate::config::RecipientsConfig;
 use crate::delivery::templates::{Listed, RenderRequest, Rendered, Templates};
+use crate::delivery::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::domain::locale::Locale;
+use crate::domain::notification::DEFAULT_CATEGORY;
 
 #[derive(ClapArgs)]
 pub struct Args {
@@ -59,7 +62,7 @@ pub fn run(file: Option<&Path>, args: &Args) -> Result<(), CliError> {
     let templates = app::templates(&config).map_err(|e| CliError::Usage(e.to_string()))?;
     match &args.action {
         Action::Check => check(&templates),
-        Action::Preview(preview) => return preview.run(&templates),
+        Action::Preview(preview) => return preview.run(&templates, &config.delivery.recipients),
     }
     Ok(())
 }
@@ -77,7 +80,7 @@ fn check(templates: &Templates) {
 }
 
 impl Preview {
-    fn run(&self, templates: &Templates) -> Result<(), CliError> {
+    fn run(&self, templates: &Templates, recipients: &RecipientsConfig) -> Result<(), CliError> {
         if !templates.has(&self.name) {
             let mut names: Vec<&str> = templates.list().map(|listed| listed.template).collect();
             names.dedup();
@@ -86,13 +89,14 @@ impl Preview {
         }
         self.check_reader()?;
         let data = self.read()?;
+        let link = self.unsubscribe_url(templates, recipients);
         let asked = |data| RenderRequest {
             template: &self.name,
             channel: self.channel,
             locale: self.locale.as_deref(),
             time_zone: self.time_zone.as_deref(),
             data,
-            unsubscribe_url: None,
+            unsubscribe_url: link.as_deref(),
         };
         let rendered = match (&data[..], templates.collects(&self.name)) {
             ([data], false) => templates.render(&asked(data)),
@@ -103,6 +107,14 @@ impl Preview {
             }
         };
         self.print(&rendered.map_err(|e| CliError::Failed(e.to_string()))?)
+    }
+
+    /// A link like the one that its notifications carry, unless they name another category. It has another key, so that
+    /// nobody refuses anything with it.
+    fn unsubscribe_url(&self, templates: &Templates, recipients: &RecipientsConfig) -> Option<String> {
+        let links = UnsubscribeLinks::new(recipients.unsubscribe_base_url.as_ref()?.expose(), "preview");
+        let category = templates.settings(&self.name).category.as_deref().unwrap_or(DEFAULT_CATEGORY);
+        links.offered(Some("recipient"), self.channel, category, &recipients.exempt_categories)
     }
 
     /// A rendering forgives what is wrong here; somebody who types it wants to know.

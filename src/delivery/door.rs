@@ -12,6 +12,7 @@ use super::contact::{Contact, resolve};
 use super::desk::Desk;
 use super::rules::TemplateRules;
 use super::templates::{RenderRequest, Templates};
+use super::unsubscribe::UnsubscribeLinks;
 use crate::domain::catalog::NOTIFICATION_REQUESTED;
 use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Origin;
@@ -39,6 +40,10 @@ pub struct Door {
     pub templates: Arc<Templates>,
     /// What templates decide beside the words.
     pub rules: Arc<TemplateRules>,
+    /// Links to refuse more, which words may print.
+    pub unsubscribe: Option<UnsubscribeLinks>,
+    /// Categories whose e-mails carry none.
+    pub exempt_categories: Vec<String>,
     /// Who is in the directory.
     pub contacts: Arc<dyn Contacts>,
     /// Channels that have a provider.
@@ -169,7 +174,6 @@ impl Door {
         if request.expires_at.zip(request.send_at).is_some_and(|(expires, send)| expires <= send) {
             return Err(DecodeError::invalid("expiresAt", "must be later than sendAt").into());
         }
-        self.check_words(&request)?;
         let handling = self.rules.handling(&request);
         let origin = Origin {
             topic: ORIGIN.to_owned(),
@@ -179,7 +183,9 @@ impl Door {
             value: Some(json),
             headers: Headers::default(),
         };
-        Ok(NewNotification { request, origin, received_at: now, handling })
+        let new = NewNotification { request, origin, received_at: now, handling };
+        self.check_words(&new)?;
+        Ok(new)
     }
 
     /// Who is not in the directory may come to be there; what was meant as an address never becomes one.
@@ -197,7 +203,8 @@ impl Door {
     }
 
     /// What can be known already: the template has words, every variable, and an address that it carries is one.
-    fn check_words(&self, request: &Request) -> Result<(), DoorError> {
+    fn check_words(&self, new: &NewNotification) -> Result<(), DoorError> {
+        let request = &new.request;
         if !self.templates.has(&request.template) {
             let problem = format!("there is no template `{}`", request.template);
             return Err(DecodeError::invalid("template", problem).into());
@@ -205,8 +212,9 @@ impl Door {
         let text = request.data.as_deref().unwrap_or("{}");
         let data = RawValue::from_string(text.to_owned()).map_err(|e| DoorError::Invalid(e.to_string()))?;
         let (template, channel) = (request.template.as_str(), request.channel);
-        let asked =
-            RenderRequest { template, channel, locale: None, time_zone: None, data: &data, unsubscribe_url: None };
+        let link = self.unsubscribe_url(new);
+        let unsubscribe_url = link.as_deref();
+        let asked = RenderRequest { template, channel, locale: None, time_zone: None, data: &data, unsubscribe_url };
         let words = match self.templates.collects(template) {
             true => self.templates.render_digest(&asked, std::slice::from_ref(&data)),
             false => self.templates.render(&asked),
@@ -219,6 +227,12 @@ impl Door {
             }
             Contact::Found(_) | Contact::Missing => Ok(()),
         }
+    }
+
+    /// As it will be when it is sent.
+    fn unsubscribe_url(&self, new: &NewNotification) -> Option<String> {
+        let (links, request) = (self.unsubscribe.as_ref()?, &new.request);
+        links.offered(request.recipient.as_deref(), request.channel, new.category(), &self.exempt_categories)
     }
 }
 
@@ -254,4 +268,57 @@ fn checked_key(key: &str) -> Result<&str, DoorError> {
     let sound = !key.is_empty() && key.len() <= MAX_KEY_BYTES && key.bytes().all(|b| (b' '..=b'~').contains(&b));
     let rule = format!("must have 1 to {MAX_KEY_BYTES} printable ASCII characters");
     if sound { Ok(key) } else { Err(DecodeError::invalid("Idempotency-Key", rule).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::adapters::sql::Database;
+
+    /// A door with a template of category `news` that prints the link unguarded; receipts carry none.
+    async fn door(folder: &std::path::Path, unsubscribe: Option<UnsubscribeLinks>) -> Door {
+        let template = folder.join("templates/newsletter");
+        std::fs::create_dir_all(&template).expect("a folder");
+        std::fs::write(template.join("body.txt"), "{{ unsubscribeUrl }}").expect("is written");
+        std::fs::write(template.join("template.toml"), "category = \"news\"\n").expect("is written");
+        let templates = Templates::load(Some(&folder.join("templates")), "en").expect("they are sound");
+        let templates = Arc::new(templates);
+        let url = format!("sqlite://{}", folder.join("ledger.db").display());
+        let database = Database::open(&url, 2).await.expect("opens");
+        Door {
+            desk: Desk { ledger: Arc::new(database.clone()) },
+            rules: Arc::new(TemplateRules::new(Arc::clone(&templates))),
+            templates,
+            unsubscribe,
+            exempt_categories: vec!["receipts".to_owned()],
+            contacts: Arc::new(database),
+            channels: HashSet::from([Channel::Email, Channel::Sms]),
+        }
+    }
+
+    async fn ask(door: &Door, channel: &str, recipient: &str, category: Option<&str>) -> Result<String, DoorError> {
+        let body = json!({"channel": channel, "recipient": recipient, "template": "newsletter", "category": category});
+        door.submit(&body.to_string(), None, Timestamp::UNIX_EPOCH).await
+    }
+
+    #[tokio::test]
+    async fn words_may_print_the_link_that_they_will_have() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let links = UnsubscribeLinks::new("https://n.example", "key");
+        let with_links = door(folder.path(), Some(links)).await;
+        let (ada, phone) = ("ada@example.com", "+15550100123");
+        ask(&with_links, "email", ada, None).await.expect("the template's category can be refused");
+        ask(&with_links, "email", ada, Some("offers")).await.expect("its own can be, too");
+        let without = door(folder.path(), None).await;
+        for refused in [
+            ask(&with_links, "email", ada, Some("receipts")).await,
+            ask(&with_links, "sms", phone, None).await,
+            ask(&without, "email", ada, None).await,
+        ] {
+            let error = refused.expect_err("it could not be sent");
+            assert!(error.to_string().contains("unsubscribeUrl"), "{error}");
+        }
+    }
 }

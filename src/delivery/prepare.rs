@@ -18,7 +18,6 @@ use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Failure;
 use crate::domain::error::{DecodeError, ErrorClass, panic_message};
 use crate::domain::notification::template_data;
-use crate::domain::preferences::MAX_CATEGORY_BYTES;
 use crate::ports::ledger::{Claimed, LedgerError, Replaceable, Selection, Settlement, State};
 use crate::ports::provider::Message;
 
@@ -401,15 +400,10 @@ impl Preparation<'_> {
         self.context.templates.render_digest(&RenderRequest { data: &newest, ..request }, &items)
     }
 
-    /// Where the recipient refuses more of the kind; not for what must be sent anyway.
+    /// Where the recipient refuses more of the kind.
     fn unsubscribe_url(&self, claimed: &Claimed) -> Option<String> {
-        let links = self.context.unsubscribe.as_ref().filter(|_| claimed.channel == Channel::Email)?;
-        // One that cannot be refused by a preference needs no link to do so.
-        let category = &claimed.category;
-        if self.context.house.exempt_categories.contains(category) || category.len() > MAX_CATEGORY_BYTES {
-            return None;
-        }
-        Some(links.link(claimed.recipient.as_deref()?, claimed.channel, &claimed.category))
+        let (links, exempt) = (self.context.unsubscribe.as_ref()?, &self.context.house.exempt_categories);
+        links.offered(claimed.recipient.as_deref(), claimed.channel, &claimed.category, exempt)
     }
 }
 

@@ -290,6 +290,8 @@ impl World {
             desk: Desk { ledger: Arc::new(database.clone()) },
             templates: Arc::clone(&templates),
             rules: Arc::new(TemplateRules::new(Arc::clone(&templates))),
+            unsubscribe: None,
+            exempt_categories: Vec::new(),
             contacts: Arc::new(database.clone()),
             channels: HashSet::from([Channel::Email]),
         };

@@ -6,6 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::domain::channel::Channel;
+use crate::domain::preferences::MAX_CATEGORY_BYTES;
 
 /// Bytes of the signature that a link carries: 128 bits cannot be guessed.
 const SIGNATURE_BYTES: usize = 16;
@@ -30,6 +31,22 @@ impl UnsubscribeLinks {
     /// Links below this URL of the service, signed with this key.
     pub fn new(base_url: &str, key: &str) -> Self {
         Self { base_url: base_url.trim_end_matches('/').to_owned(), key: key.as_bytes().to_vec() }
+    }
+
+    /// The link that a notification carries, where it carries one: not for what must be sent anyway.
+    pub fn offered(
+        &self,
+        recipient: Option<&str>,
+        channel: Channel,
+        category: &str,
+        exempt_categories: &[String],
+    ) -> Option<String> {
+        let is_exempt = exempt_categories.iter().any(|exempt| exempt == category);
+        // One that cannot be refused by a preference needs no link to do so.
+        if channel != Channel::Email || is_exempt || category.len() > MAX_CATEGORY_BYTES {
+            return None;
+        }
+        Some(self.link(recipient?, channel, category))
     }
 
     /// The link for a recipient, a channel and a category.
@@ -68,6 +85,19 @@ impl UnsubscribeLinks {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_link_is_offered_in_e_mails_that_can_be_refused() {
+        let links = UnsubscribeLinks::new("https://n.example", "key");
+        let exempt = ["receipts".to_owned()];
+        let (ada, email) = (Some("ada"), Channel::Email);
+        let expected = links.link("ada", email, "news");
+        assert_eq!(links.offered(ada, email, "news", &exempt), Some(expected));
+        assert_eq!(links.offered(ada, email, "receipts", &exempt), None);
+        assert_eq!(links.offered(ada, Channel::Sms, "news", &exempt), None);
+        assert_eq!(links.offered(None, email, "news", &exempt), None);
+        assert_eq!(links.offered(ada, email, &"n".repeat(MAX_CATEGORY_BYTES + 1), &exempt), None);
+    }
 
     proptest! {
         #[test]

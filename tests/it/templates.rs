@@ -117,6 +117,23 @@ fn a_preview_shows_the_words_of_a_reader() {
 }
 
 #[test]
+fn a_preview_has_a_link_where_its_e_mails_have_one() {
+    let shop = Shop::new(&[
+        ("news/template.toml", "category = \"news\"\n"),
+        ("news/body.txt", "{{ unsubscribeUrl }}"),
+        ("receipt/body.txt", "{{ unsubscribeUrl }}"),
+    ]);
+    let preview = |name, channel| shop.run(&["preview", name, "--data", "order.json", "--channel", channel]);
+    preview("news", "email").expect_code(FAILED).expect_words(&["unsubscribeUrl"]);
+    let links = "unsubscribe_base_url = \"https://n.example\"\nunsubscribe_secret = \"0123456789abcdef\"\n";
+    let settings = format!("[delivery]\ntemplates_dir = \"templates\"\n[delivery.recipients]\n{links}");
+    shop.write("service.toml", &settings);
+    preview("news", "email").expect_code(FINE).expect_words(&["https://n.example/unsubscribe/"]);
+    preview("news", "sms").expect_code(FAILED).expect_words(&["unsubscribeUrl"]);
+    preview("receipt", "email").expect_code(FAILED).expect_words(&["unsubscribeUrl"]);
+}
+
+#[test]
 fn a_digest_is_previewed_with_one_notification_or_several() {
     let shop = Shop::new(&[
         ("prices/template.toml", "digest_window_ms = 60000\n"),
