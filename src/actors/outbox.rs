@@ -23,8 +23,8 @@ pub struct OutboxDuty {
     pub relay: Arc<OutboxRelay>,
     /// Removes; without it settled notifications stay.
     pub retention: Option<Arc<Retention>>,
-    /// Counts.
-    pub backlog: Arc<Backlog>,
+    /// Counts; only where notifications are delivered.
+    pub backlog: Option<Arc<Backlog>>,
     /// Hears of the other instances.
     pub ledger: Arc<dyn NotificationLedger>,
 }
@@ -62,11 +62,13 @@ impl Actor for OutboxActor {
                 Ok(())
             }));
         }
-        let stopping = stop.clone();
-        tasks.push(Box::pin(async move {
-            backlog.run(stopping).await;
-            Ok(())
-        }));
+        if let Some(backlog) = backlog {
+            let stopping = stop.clone();
+            tasks.push(Box::pin(async move {
+                backlog.run(stopping).await;
+                Ok(())
+            }));
+        }
         let stopping = stop.clone();
         tasks.push(Box::pin(async move {
             follow_others(ledger, stopping).await;

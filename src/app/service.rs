@@ -322,15 +322,10 @@ impl Assembly<'_> {
         let ledger: Arc<dyn NotificationLedger> = Arc::new(database.clone());
         let retention =
             retention.map(|keep| Retention { ledger: Arc::clone(&ledger), keep, clock: Arc::clone(&self.clock) });
-        let backlog = Backlog {
-            ledger: Arc::clone(&ledger),
-            interval: self.config.monitor.interval(),
-            clock: Arc::clone(&self.clock),
-        };
         let duty = OutboxDuty {
             relay: Arc::new(relay),
             retention: retention.map(Arc::new),
-            backlog: Arc::new(backlog),
+            backlog: self.config.delivery.enabled.then(|| Arc::new(self.backlog(&ledger))),
             ledger,
         };
         let outbox = wiring.outbox(duty).await?;
@@ -340,6 +335,18 @@ impl Assembly<'_> {
         }
         wiring.monitor(self.monitor(&groups)?).await?;
         Ok(Actors { wiring, groups, dispatchers, outbox })
+    }
+
+    fn backlog(&self, ledger: &Arc<dyn NotificationLedger>) -> Backlog {
+        let providers = &self.config.delivery.providers;
+        let of = |channel: Channel| providers.iter().filter(|provider| provider.channel == channel).count();
+        Backlog {
+            ledger: Arc::clone(ledger),
+            // What has no provider waits in the first lane.
+            lanes: Channel::ALL.into_iter().map(of).fold(1, usize::max) as u16,
+            interval: self.config.monitor.interval(),
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     fn redis(&self) -> Result<Option<Arc<RedisLink>>, StartError> {

@@ -10,56 +10,78 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
-use crate::ports::ledger::{NotificationLedger, State, Unsettled};
+use crate::ports::ledger::{LedgerError, NotificationLedger, State, Unsettled};
 use crate::telemetry::metric_definitions::{OVERDUE, WAITING};
 
-/// A count of many takes long: the next one waits so many times as long, so that counting stays a small part of the work.
+/// A count of many takes long: the next one waits so many times as long, so that counting stays a small part of the work…
 const REST: u32 = 20;
+/// …but no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// See the module.
 pub struct Backlog {
     /// Keeps the notifications.
     pub ledger: Arc<dyn NotificationLedger>,
-    /// Between two counts, at least.
+    /// Lanes of the channel that has most.
+    pub lanes: u16,
+    /// Between two looks, at least.
     pub interval: Duration,
     /// Time.
     pub clock: SharedClock,
 }
 
 impl Backlog {
-    /// Counts until `stop`.
+    /// Looks until `stop`. While the ledger cannot be read the numbers stay as they are.
     pub async fn run(&self, stop: CancellationToken) {
-        loop {
-            let begun = Instant::now();
-            match self.ledger.unsettled().await {
-                Ok(found) => self.show(&found),
-                Err(error) => tracing::debug!(%error, "what waits could not be counted"),
-            }
-            let rest = self.interval.max(begun.elapsed() * REST);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(rest) => {}
-            }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.show_ages() => {}
+            () = self.show_counts() => {}
         }
     }
 
-    fn show(&self, found: &[Unsettled]) {
-        let now = self.clock.now();
-        let mut counts: HashMap<(Channel, State), u64> = HashMap::new();
-        let mut overdue: HashMap<Channel, Duration> = HashMap::new();
-        for part in found {
-            *counts.entry((part.channel, part.state)).or_default() += part.count;
-            let late = part.due.and_then(|due| Duration::try_from(now.duration_since(due)).ok());
-            let oldest = overdue.entry(part.channel).or_default();
-            *oldest = late.unwrap_or_default().max(*oldest);
-        }
-        for channel in Channel::ALL {
-            for state in State::ALL.into_iter().filter(|state| !state.is_settled()) {
-                let count = counts.get(&(channel, state)).copied().unwrap_or_default();
-                gauge!(WAITING, "channel" => channel.as_str(), "state" => state.as_str()).set(count as f64);
+    async fn show_ages(&self) {
+        loop {
+            if let Err(error) = self.show_age().await {
+                tracing::debug!(%error, "it is not known what is due");
             }
-            let late = overdue.get(&channel).copied().unwrap_or_default();
-            gauge!(OVERDUE, "channel" => channel.as_str()).set(late.as_secs_f64());
+            tokio::time::sleep(self.interval).await;
+        }
+    }
+
+    /// Each is the first entry of an index, however many wait.
+    async fn show_age(&self) -> Result<(), LedgerError> {
+        for channel in Channel::ALL {
+            let mut first = None;
+            for lane in 0..self.lanes {
+                let due = self.ledger.next_due(channel, lane).await?;
+                first = due.min(first).or(due).or(first);
+            }
+            let late = first.and_then(|due| Duration::try_from(self.clock.now().duration_since(due)).ok());
+            gauge!(OVERDUE, "channel" => channel.as_str()).set(late.unwrap_or_default().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    async fn show_counts(&self) {
+        loop {
+            let begun = Instant::now();
+            match self.ledger.unsettled().await {
+                Ok(found) => show(&found),
+                Err(error) => tracing::warn!(%error, "what waits could not be counted"),
+            }
+            tokio::time::sleep((begun.elapsed() * REST).min(LONGEST_REST).max(self.interval)).await;
+        }
+    }
+}
+
+fn show(found: &[Unsettled]) {
+    let counts: HashMap<(Channel, State), u64> =
+        found.iter().map(|part| ((part.channel, part.state), part.count)).collect();
+    for channel in Channel::ALL {
+        for state in State::ALL.into_iter().filter(|state| !state.is_settled()) {
+            let count = counts.get(&(channel, state)).copied().unwrap_or_default();
+            gauge!(WAITING, "channel" => channel.as_str(), "state" => state.as_str()).set(count as f64);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{conclude_interrupted, conclude_interrupted_follower, count_settled, put_back};
@@ -19,6 +20,10 @@ use crate::ports::ledger::{Claimed, LedgerError, Settlement};
 const TOGETHER: usize = 500;
 /// Taken over after one look: what is left is still over at the next one. Until all are concluded nothing is renewed.
 const MOST_TAKEN_OVER: usize = 5_000;
+/// Moved out of lanes that are gone in one step…
+const FOLDED_TOGETHER: usize = 5_000;
+/// …and so many steps at one look.
+const MOST_FOLDS: usize = 20;
 /// Of three looks per lease the fourth comes a lease after the first, but for the timer's haste.
 const WHOLE: f64 = 0.9;
 /// Leases that are watched, those first that end first: living owners' move back with each renewal.
@@ -39,16 +44,16 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Renews and takes over, three times per lease, until `stop`.
+    /// Renews, takes over and tidies up, three times per lease, until `stop`. Tidying takes as long as there is much of
+    /// it, so it holds up no lease.
     pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.keep(&stop), self.tidy_up(&stop));
+    }
+
+    async fn keep(&self, stop: &CancellationToken) {
         let mut watch = LeaseWatch::default();
-        let mut interval = tokio::time::interval(self.context.lease / 3);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = interval.tick() => {}
-            }
+        let mut looks = self.looks();
+        while !is_over(stop, &mut looks).await {
             if let Err(error) = self.once(&mut watch).await {
                 // While the database is away no owner can renew: each has a whole lease's time again.
                 watch.forget();
@@ -57,17 +62,51 @@ impl LeaseKeeper {
         }
     }
 
-    /// One of these looks.
+    async fn tidy_up(&self, stop: &CancellationToken) {
+        let mut looks = self.looks();
+        while !is_over(stop, &mut looks).await {
+            self.tidy().await;
+        }
+    }
+
+    fn looks(&self) -> Interval {
+        let mut interval = tokio::time::interval(self.context.lease / 3);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    }
+
+    /// What the lanes do not find by themselves. One step that fails keeps none of the others.
+    pub(super) async fn tidy(&self) {
+        let now = self.context.clock.now();
+        let desk = Desk { ledger: Arc::clone(&self.context.ledger) };
+        let steps = [
+            ("lanes that are gone", self.fold_lanes().await),
+            ("expired notifications", desk.expire(self.channel, self.context.contact_patience, now).await.map(drop)),
+            ("digests", self.context.ledger.release_followers(self.channel, now).await.map(drop)),
+        ];
+        for (what, done) in steps {
+            if let Err(error) = done {
+                tracing::warn!(channel = %self.channel, %error, "{what} could not be looked after");
+            }
+        }
+    }
+
+    /// A provider that was taken out of the configuration leaves no notification behind, nor does an instance that still
+    /// has the old one.
+    async fn fold_lanes(&self) -> Result<(), LedgerError> {
+        for _ in 0..MOST_FOLDS {
+            if self.context.ledger.fold_lanes(self.channel, self.lanes.len() as u16, FOLDED_TOGETHER).await? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One look at the leases.
     pub(super) async fn once(&self, watch: &mut LeaseWatch) -> Result<(), LedgerError> {
         let ledger = &self.context.ledger;
         let now = self.context.clock.now();
         ledger.renew(&self.owner, &self.held.ids(), now + self.context.lease).await?;
-        // A provider that was taken out of the configuration leaves no notification behind, nor does an instance that
-        // still has the old one.
-        ledger.fold_lanes(self.channel, self.lanes.len() as u16).await?;
-        let desk = Desk { ledger: Arc::clone(ledger) };
-        desk.expire(self.channel, self.context.contact_patience, now).await?;
-        ledger.release_followers(self.channel, now).await?;
         let leases = ledger.leases(self.channel, MOST_WATCHED).await?;
         let whole = self.context.lease.mul_f64(WHOLE);
         let mut over = watch.look(leases, self.context.clock.monotonic(), whole);
@@ -145,5 +184,13 @@ impl LeaseKeeper {
         let on_unknown = lane.map_or(OnUnknown::Hold, |lane| lane.on_unknown);
         let rules = Rules { lanes: self.lanes.len() as u16, schedule: &self.context.schedule, on_unknown };
         (lane.map_or(0, |lane| lane.index), rules)
+    }
+}
+
+/// Waits for the next look; true when there is none.
+async fn is_over(stop: &CancellationToken, looks: &mut Interval) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        _ = looks.tick() => false,
     }
 }

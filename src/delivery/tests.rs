@@ -447,6 +447,7 @@ impl Host {
             held: Arc::clone(&self.held),
             lanes: vec![Arc::clone(&self.lane)],
         };
+        keeper.tidy().await;
         keeper.once(&mut self.watch).await.expect("the ledger answers");
     }
 

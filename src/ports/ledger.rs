@@ -487,8 +487,6 @@ pub struct Unsettled {
     pub channel: Channel,
     pub state: State,
     pub count: u64,
-    /// When the first of them is, or was, due; `None` where none has a due time.
-    pub due: Option<Timestamp>,
 }
 
 /// One notification for the account of a run.
@@ -669,11 +667,12 @@ pub trait NotificationLedger: Send + Sync {
         lease_until: Timestamp,
     ) -> Result<Vec<(Claimed, Option<String>)>, LedgerError>;
 
-    /// Moves notifications that are or become due, in lanes that no longer exist, to the channel's first lane.
+    /// Moves notifications that are or become due, in lanes that no longer exist, to the channel's first lane; `limit` of
+    /// them at most. Says how many.
     ///
     /// # Errors
     /// When nothing was moved.
-    async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError>;
+    async fn fold_lanes(&self, channel: Channel, lanes: u16, limit: usize) -> Result<u64, LedgerError>;
 
     /// How many notifications are not settled, by channel and state. It reads them all.
     ///

@@ -103,6 +103,11 @@ pub(super) async fn contents(
 fn claimed(found: Found) -> Result<Claimed, sqlx::Error> {
     let Found { email, phone, locale, time_zone, .. } = found;
     let devices = contacts::devices(found.devices.as_deref().unwrap_or_default());
+    // Only a hand can have spoilt it: it costs the dead letter its key, and not all that is claimed with it.
+    let key = base64(found.origin_key.as_deref(), "origin_key").unwrap_or_else(|error| {
+        tracing::error!(%error, notification = found.id, "the key of a request's record cannot be read");
+        None
+    });
     let contact = found.version.and(found.recipient.clone());
     let contact = contact.map(|id| Recipient { id, email, phone, locale, time_zone, devices });
     Ok(Claimed {
@@ -136,7 +141,7 @@ fn claimed(found: Found) -> Result<Claimed, sqlx::Error> {
             topic: found.origin_topic,
             partition: found.origin_partition.map(|partition| partition as i32),
             offset: found.origin_offset,
-            key: base64(found.origin_key.as_deref(), "origin_key")?,
+            key,
             headers_json: found.headers,
         },
     })

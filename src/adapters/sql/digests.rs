@@ -66,12 +66,14 @@ pub(super) async fn join(
 
 /// Lets followers go on whose leader is settled without them: the first of them leads the others now.
 pub(super) async fn release(database: &Database, channel: Channel, now: Timestamp) -> Result<u64, LedgerError> {
+    // The inner condition on the state is not that of the index of what is due, or SQLite would go through all of it.
     let statement = "UPDATE notifications
          SET digest_id = CASE WHEN notifications.seq = g.head THEN NULL ELSE g.leader END,
              next_attempt_at = CASE WHEN notifications.seq = g.head THEN $1 ELSE NULL END
          FROM (SELECT head.digest_id AS gone, head.seq AS head, q.id AS leader
                FROM (SELECT MIN(f.seq) AS seq FROM notifications f
-                     WHERE f.digest_id IS NOT NULL AND f.settled_at IS NULL AND f.state IN ('pending', 'retrying')
+                     WHERE f.digest_id IS NOT NULL AND f.settled_at IS NULL
+                       AND f.state NOT IN ('sending', 'awaiting_contact')
                        AND f.channel = $2
                        AND NOT EXISTS (SELECT 1 FROM requests lq JOIN notifications l ON l.seq = lq.seq
                                        WHERE lq.id = f.digest_id AND l.settled_at IS NULL)

@@ -262,12 +262,15 @@ impl NotificationLedger for Database {
         claims::take_over(self, owner, leases, lingering, lease_until).await
     }
 
-    async fn fold_lanes(&self, channel: Channel, lanes: u16) -> Result<u64, LedgerError> {
-        let statement = "UPDATE notifications SET lane = 0
-             WHERE channel = $1 AND lane >= $2 AND state IN ('pending', 'retrying')";
+    async fn fold_lanes(&self, channel: Channel, lanes: u16, limit: usize) -> Result<u64, LedgerError> {
+        let stranded = "channel = $1 AND lane >= $2 AND state IN ('pending', 'retrying')";
+        let some = format!("SELECT seq FROM notifications WHERE {stranded} LIMIT $3");
+        // Meanwhile one may have been claimed.
+        let statement =
+            format!("UPDATE notifications SET lane = 0 WHERE seq {} AND {stranded}", self.dialect.among(&some));
         bounded(async {
-            let result = query(statement).bind(channel.as_str()).bind(i64::from(lanes)).execute(&self.write).await?;
-            Ok(result.rows_affected())
+            let update = query(sql(statement)).bind(channel.as_str()).bind(i64::from(lanes)).bind(limit as i64);
+            Ok(update.execute(&self.write).await?.rows_affected())
         })
         .await
     }

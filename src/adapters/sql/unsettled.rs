@@ -4,36 +4,41 @@ use sqlx::any::AnyRow;
 use sqlx::{Error, Row as _, query};
 
 use super::database::{Database, bounded, sql};
-use super::rows::{bad_column, state, timestamp};
-use crate::ports::ledger::{LedgerError, Unsettled};
+use super::rows::bad_column;
+use crate::domain::channel::Channel;
+use crate::ports::ledger::{LedgerError, State, Unsettled};
 
-/// Each state in the words of the index that has it, and the column with its due time.
-const STATES: [(&str, &str); 3] = [
-    ("state IN ('pending', 'retrying')", "next_attempt_at"),
-    ("state = 'awaiting_contact'", "CAST(NULL AS BIGINT)"),
-    ("state = 'sending'", "CAST(NULL AS BIGINT)"),
+/// States that one index has together: by channel, which it begins with, so that nothing is sorted.
+const TOGETHER: [(&[State], &str); 3] = [
+    (&[State::Pending, State::Retrying], "state IN ('pending', 'retrying')"),
+    (&[State::AwaitingContact], "state = 'awaiting_contact'"),
+    (&[State::Sending], "state = 'sending'"),
 ];
 
 pub(super) async fn unsettled(database: &Database) -> Result<Vec<Unsettled>, LedgerError> {
-    let counts = STATES.map(|(states, due)| {
-        format!(
-            "SELECT channel, state, COUNT(*) AS waiting, MIN({due}) AS due
-             FROM notifications WHERE {states} GROUP BY channel, state"
-        )
-    });
-    bounded(async {
-        let rows = query(sql(counts.join(" UNION ALL "))).fetch_all(&database.read).await?;
-        rows.iter().map(counted).collect()
-    })
-    .await
+    let mut found = Vec::new();
+    for (states, condition) in TOGETHER {
+        let counts = states.iter().map(|state| {
+            let state = state.as_str();
+            format!("SUM(CASE WHEN state = '{state}' THEN 1 ELSE 0 END) AS {state}")
+        });
+        let counts = counts.collect::<Vec<_>>().join(", ");
+        let statement = format!("SELECT channel, {counts} FROM notifications WHERE {condition} GROUP BY channel");
+        let rows = bounded(async {
+            let rows = query(sql(statement)).fetch_all(&database.read).await?;
+            rows.iter().map(|row| counted(row, states)).collect::<Result<Vec<_>, _>>()
+        });
+        found.extend(rows.await?.into_iter().flatten());
+    }
+    Ok(found)
 }
 
-fn counted(row: &AnyRow) -> Result<Unsettled, Error> {
+fn counted(row: &AnyRow, states: &[State]) -> Result<Vec<Unsettled>, Error> {
     let channel: String = row.try_get("channel")?;
-    Ok(Unsettled {
-        channel: channel.parse().map_err(|e| bad_column("channel", format!("{e}")))?,
-        state: state(row)?,
-        count: row.try_get::<i64, _>("waiting")?.unsigned_abs(),
-        due: row.try_get::<Option<i64>, _>("due")?.map(timestamp),
-    })
+    let channel: Channel = channel.parse().map_err(|e| bad_column("channel", format!("{e}")))?;
+    let counts = states.iter().map(|state| {
+        let count = row.try_get::<i64, _>(state.as_str())?.unsigned_abs();
+        Ok(Unsettled { channel, state: *state, count })
+    });
+    counts.filter(|part| part.as_ref().is_ok_and(|part| part.count > 0) || part.is_err()).collect()
 }
