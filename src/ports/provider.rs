@@ -16,12 +16,10 @@ pub struct Message {
     /// The notification's id: the idempotency key.
     pub id: String,
     pub channel: Channel,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// This one, `to` and `subject` are written as null where there is none: whoever reads the document finds them.
     pub recipient: Option<String>,
     /// The address; alerts have none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// The text.
     pub body: String,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -72,6 +73,21 @@ async fn posts_a_signed_document() {
     assert!((Timestamp::now().as_second() - timestamp).abs() <= 5);
     let expected = WebhookSigner::new(SECRET).map(|signer| signer.sign(ID, timestamp, &request.body));
     assert_eq!(Ok(request.header("webhook-signature").to_owned()), expected);
+}
+
+#[tokio::test]
+async fn a_document_has_its_fields_though_there_is_nothing_in_them() {
+    let mut server = Server::start([answer("200 OK", "", "")]).await;
+    let bare = Message { recipient: None, subject: None, ..test_support::message(Channel::AdminAlert, None) };
+    provider(url(&server), None).send(&bare).await.expect("accepted");
+    let document: Value = serde_json::from_slice(&server.request().body).expect("json");
+    let fields = document.as_object().expect("an object");
+    for field in ["recipient", "to", "subject"] {
+        assert_eq!(fields.get(field), Some(&Value::Null), "{document}");
+    }
+    for field in ["html", "devices", "unsubscribeUrl"] {
+        assert!(!fields.contains_key(field), "{document}");
+    }
 }
 
 #[tokio::test]

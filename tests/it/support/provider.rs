@@ -50,9 +50,10 @@ pub struct Arrival {
 pub struct Document {
     pub id: String,
     pub channel: String,
-    #[serde(default)]
+    // Null where there is none, and never left out.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub recipient: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub to: Option<String>,
     pub body: String,
     pub template: String,
