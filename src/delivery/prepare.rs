@@ -18,6 +18,7 @@ use crate::domain::channel::Channel;
 use crate::domain::dead_letter::Failure;
 use crate::domain::error::{DecodeError, ErrorClass, panic_message};
 use crate::domain::notification::template_data;
+use crate::domain::recipient::Device;
 use crate::ports::ledger::{Claimed, LedgerError, Replaceable, Selection, Settlement, State};
 use crate::ports::provider::Message;
 
@@ -181,7 +182,7 @@ impl Preparation<'_> {
         let data =
             template_data(&claimed.request_json).map_err(|e| self.permanent(claimed, e.code(), e.to_string()))?;
         match resolve(claimed.channel, claimed.recipient.as_deref(), claimed.contact.as_ref(), data.get()) {
-            Contact::Found(to) => Ok(Address { to, data }),
+            Contact::Found(to) => Ok(Address { to, devices: devices(claimed), data }),
             Contact::Invalid(reason) => Err(self.permanent(claimed, "invalid_address", reason)),
             Contact::Missing => Err(Box::new(await_contact(claimed, owner, now))),
         }
@@ -197,14 +198,14 @@ impl Preparation<'_> {
         addressed: Vec<(Claimed, Address)>,
         settled: &mut Vec<Settlement>,
     ) -> Result<Vec<(Claimed, Address)>, LedgerError> {
-        let addresses: Vec<&str> = addressed.iter().filter_map(|(_, address)| address.to.as_deref()).collect();
+        let addresses: Vec<&str> = addressed.iter().flat_map(|(_, address)| address.all()).collect();
         if addresses.is_empty() {
             return Ok(addressed);
         }
         let suppressed = self.context.ledger.suppressed(self.channel, &addresses).await?;
         let mut rest = Vec::with_capacity(addressed.len());
-        for (claimed, address) in addressed {
-            match address.to.as_ref().and_then(|to| suppressed.get(to)) {
+        for (claimed, mut address) in addressed {
+            match address.leave_out(&suppressed) {
                 None => rest.push((claimed, address)),
                 Some(why) => {
                     let reason = format!("the address is suppressed: {why}");
@@ -354,10 +355,6 @@ impl Preparation<'_> {
         let words = self
             .words(claimed, &address.data, followers, unsubscribe_url.as_deref())
             .map_err(|e| Failure::new(ErrorClass::Permanent, e.code, e.reason, self.now))?;
-        let devices = match (claimed.channel, &claimed.contact) {
-            (Channel::Push, Some(contact)) => contact.devices.clone(),
-            _ => Vec::new(),
-        };
         let message = Message {
             id: claimed.id.clone(),
             channel: claimed.channel,
@@ -369,7 +366,7 @@ impl Preparation<'_> {
             template: claimed.template.clone(),
             category: claimed.category.clone(),
             data: address.data.clone(),
-            devices,
+            devices: address.devices.clone(),
             unsubscribe_url,
             attempt: claimed.attempts + 1,
         };
@@ -425,5 +422,31 @@ struct Followers {
 /// Where a notification goes, and what its template sees.
 struct Address {
     to: Option<String>,
+    /// Push only; `to` is the first one's token.
+    devices: Vec<Device>,
     data: Box<RawValue>,
+}
+
+impl Address {
+    /// Each place that it goes to.
+    fn all(&self) -> impl Iterator<Item = &str> {
+        let to = self.to.as_deref().filter(|_| self.devices.is_empty());
+        to.into_iter().chain(self.devices.iter().map(|device| device.token.as_str()))
+    }
+
+    /// Leaves out what is suppressed. Where nothing is left, the reason.
+    fn leave_out(&mut self, suppressed: &HashMap<String, String>) -> Option<String> {
+        let why = self.all().find_map(|address| suppressed.get(address))?.clone();
+        self.devices.retain(|device| !suppressed.contains_key(&device.token));
+        let Some(device) = self.devices.first() else { return Some(why) };
+        self.to = Some(device.token.clone());
+        None
+    }
+}
+
+fn devices(claimed: &Claimed) -> Vec<Device> {
+    match (claimed.channel, &claimed.contact) {
+        (Channel::Push, Some(contact)) => contact.devices.clone(),
+        _ => Vec::new(),
+    }
 }

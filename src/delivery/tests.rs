@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::claiming::Claiming;
+use super::claiming::{Claiming, Taken};
 use super::context::{DispatchContext, LaneSettings};
 use super::decide::OnUnknown;
 use super::desk::Desk;
@@ -32,10 +32,10 @@ use super::under_way::UnderWay;
 use crate::adapters::sql::Database;
 use crate::domain::channel::Channel;
 use crate::domain::preferences::{Preferences, QuietHours};
-use crate::domain::recipient::Recipient;
+use crate::domain::recipient::{Device, Platform, Recipient};
 use crate::ports::clock::{Clock as _, SharedClock};
 use crate::ports::contacts::Contacts as _;
-use crate::ports::ledger::{NotificationLedger as _, NotificationView};
+use crate::ports::ledger::{NotificationLedger as _, NotificationView, State};
 use crate::ports::manual_clock::ManualClock;
 use crate::ports::provider::{Accepted, Message, Provider, SendError};
 use crate::resilience::breaker::BreakerPolicy;
@@ -231,6 +231,33 @@ async fn what_expired_by_a_clock_stays_so_when_the_clock_is_set_back() {
     assert_eq!(world.view(&id).await.state, "expired");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_goes_to_the_devices_that_are_not_suppressed() {
+    let world = World::open().await;
+    let host = world.host_for(Channel::Push, "ann", noon());
+    world.database.suppress(Channel::Push, &["t-1".to_owned(), "t-3".to_owned()], "lost").await.expect("suppresses");
+    let cases: [(&str, &[&str], &[&str]); 3] = [
+        ("ada", &["t-1", "t-2", "t-3", "t-4"], &["t-2", "t-4"]),
+        ("bob", &["t-5", "t-3"], &["t-5"]),
+        ("eve", &["t-6", "t-7"], &["t-6", "t-7"]),
+    ];
+    for (recipient, tokens, left) in cases {
+        world.has_devices(recipient, tokens).await;
+        world.submit_with(noon(), recipient, json!({"channel": "push"})).await;
+        let taken = host.take().await;
+        let message = &taken.begun.first().expect("it can be sent").0.message;
+        let tokens: Vec<&str> = message.devices.iter().map(|device| device.token.as_str()).collect();
+        assert_eq!((&tokens[..], message.to.as_deref()), (left, left.first().copied()), "{recipient}");
+    }
+    world.has_devices("joe", &["t-3", "t-1"]).await;
+    let id = world.submit_with(noon(), "joe", json!({"channel": "push"})).await;
+    let taken = host.take().await;
+    assert!(taken.begun.is_empty(), "no device is left");
+    let settled = taken.decided.first().expect("it is decided");
+    assert_eq!((&settled.id, settled.state), (&id, State::Suppressed));
+    assert_eq!(settled.reason.as_deref(), Some("the address is suppressed: lost"));
+}
+
 fn time(text: &str) -> Timestamp {
     text.parse().expect("RFC 3339")
 }
@@ -293,7 +320,7 @@ impl World {
             unsubscribe: None,
             exempt_categories: Vec::new(),
             contacts: Arc::new(database.clone()),
-            channels: HashSet::from([Channel::Email]),
+            channels: HashSet::from([Channel::Email, Channel::Push]),
         };
         let (sender, parcels) = mpsc::unbounded_channel();
         Self { database, templates, door, provider: Arc::new(Courier(sender)), parcels, _folder: folder }
@@ -301,6 +328,10 @@ impl World {
 
     /// An instance on a host whose clock shows this time.
     fn host(&self, name: &str, now: Timestamp) -> Host {
+        self.host_for(Channel::Email, name, now)
+    }
+
+    fn host_for(&self, channel: Channel, name: &str, now: Timestamp) -> Host {
         let clock = Arc::new(ManualClock::at(now));
         let shared: SharedClock = clock.clone();
         let breaker = |name: &str| BreakerCell::new(name, BreakerPolicy::strict(5), Arc::clone(&shared));
@@ -323,7 +354,7 @@ impl World {
             poll_interval: Duration::from_millis(5),
         };
         let lane = LaneSettings {
-            channel: Channel::Email,
+            channel,
             index: 0,
             lanes: 1,
             name: "mail".to_owned(),
@@ -354,6 +385,13 @@ impl World {
         let quiet_hours = Some(QuietHours { from: "22:00".to_owned(), to: "07:00".to_owned() });
         let preferences = Preferences { quiet_hours, ..Preferences::default() };
         self.database.set_preferences(id, &preferences).await.expect("are stored");
+    }
+
+    async fn has_devices(&self, id: &str, tokens: &[&str]) {
+        let device = |token: &&str| Device { token: (*token).to_owned(), platform: Platform::Ios };
+        let devices = tokens.iter().map(device).collect();
+        let entry = Recipient { id: id.to_owned(), devices, ..Recipient::default() };
+        self.database.put(entry, noon()).await.expect("is stored");
     }
 
     /// Asks for an e-mail, and returns its id.
@@ -451,8 +489,13 @@ impl Host {
         keeper.once(&mut self.watch).await.expect("the ledger answers");
     }
 
-    /// What the lane would send now; it is claimed and begun, and does not leave.
+    /// What the lane would send now.
     async fn takes(&self) -> Vec<String> {
+        self.take().await.begun.iter().map(|(ready, _)| ready.message.id.clone()).collect()
+    }
+
+    /// What is due is claimed, prepared and begun, and does not leave.
+    async fn take(&self) -> Taken {
         let claiming = Claiming {
             context: Arc::clone(&self.context),
             settings: Arc::clone(&self.lane),
@@ -463,7 +506,7 @@ impl Host {
         };
         let (taken, result) = claiming.take(10).await;
         result.expect("the ledger answers");
-        taken.begun.iter().map(|(ready, _)| ready.message.id.clone()).collect()
+        taken
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Message {
     pub template: String,
     pub category: String,
     pub data: Box<RawValue>,
-    /// Push only: all devices of the recipient, `to` being the first one's token.
+    /// Push only: all devices of the recipient that are not suppressed, `to` being the first one's token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
     /// Where a recipient refuses further ones of this category, with one POST (RFC 8058). E-mail only.
