@@ -86,12 +86,21 @@ pub fn is_failed_address(channel: Channel, text: &str) -> bool {
     meant && !is_address_for(channel, text)
 }
 
-/// An address as it is compared: mail programs keep the letters' case, and mailboxes ignore it.
+/// An address as it is compared: mail programs keep the letters' case, and mailboxes ignore it. Mail servers are told an
+/// international domain in its ASCII form, and the directory has it as people write it.
 pub fn comparable(channel: Channel, address: &str) -> String {
     match channel {
-        Channel::Email => address.to_lowercase(),
+        Channel::Email => {
+            let lower = address.to_lowercase();
+            with_ascii_domain(&lower).unwrap_or(lower)
+        }
         _ => address.to_owned(),
     }
+}
+
+fn with_ascii_domain(email: &str) -> Option<String> {
+    let (local, domain) = email.rsplit_once('@')?;
+    Some(format!("{local}@{}", idna::domain_to_ascii(domain).ok()?))
 }
 
 /// An address as it is shown to those who need not know it.
@@ -186,6 +195,27 @@ mod tests {
         ] {
             assert_eq!(masked(address), shown);
         }
+    }
+
+    #[test]
+    fn mailboxes_are_compared_whatever_the_spelling() {
+        for (address, compared) in [
+            ("Ada@Example.COM", "ada@example.com"),
+            ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+            ("Ada@BÜCHER.example", "ada@xn--bcher-kva.example"),
+            ("ada@XN--Bcher-KVA.example", "ada@xn--bcher-kva.example"),
+            // One letter, or u and a mark.
+            ("ada@bu\u{308}cher.example", "ada@xn--bcher-kva.example"),
+            ("Jörg@bücher.example", "jörg@xn--bcher-kva.example"),
+            ("root@LOCALHOST", "root@localhost"),
+            // What has no ASCII form.
+            ("A@xn--\u{fc}.example", "a@xn--\u{fc}.example"),
+            ("Nonsense", "nonsense"),
+            ("", ""),
+        ] {
+            assert_eq!(comparable(Channel::Email, address), compared, "{address}");
+        }
+        assert_eq!(comparable(Channel::Push, "Token@BÜCHER"), "Token@BÜCHER");
     }
 
     #[test]

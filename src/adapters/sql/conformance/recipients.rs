@@ -73,6 +73,11 @@ async fn suppressed_addresses_are_found_in_any_spelling(database: &Fresh) {
     assert_eq!(database.suppressions(after, 0, 9).await.expect("lists")[0].address, "b@example.com");
     assert!(database.unsuppress(Channel::Email, "A@EXAMPLE.COM").await.expect("removes"));
     assert!(!database.unsuppress(Channel::Email, "A@EXAMPLE.COM").await.expect("asks"));
+    // As a mail server is told it, as the directory has it, and as an operator types it.
+    database.suppress(Channel::Email, &["c@xn--bcher-kva.example".to_owned()], "bounce").await.expect("suppresses");
+    let found = database.suppressed(Channel::Email, &["C@bücher.example"]).await.expect("finds");
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["C@bücher.example"]);
+    assert!(database.unsuppress(Channel::Email, "c@Bücher.example").await.expect("removes"));
 }
 
 async fn dead_devices_are_forgotten(database: &Fresh) {
