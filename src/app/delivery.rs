@@ -34,10 +34,12 @@ pub fn templates(config: &Config) -> Result<Templates, TemplateErrors> {
 }
 
 fn house_rules(config: &RecipientsConfig) -> HouseRules {
-    HouseRules {
-        exempt_categories: config.exempt_categories.clone(),
-        default_time_zone: NamedZone { name: config.default_time_zone.clone(), zone: config.time_zone() },
-    }
+    HouseRules { exempt_categories: config.exempt_categories.clone(), default_time_zone: default_time_zone(config) }
+}
+
+/// The zone of recipients who have none.
+pub fn default_time_zone(config: &RecipientsConfig) -> NamedZone {
+    NamedZone { name: config.default_time_zone.clone(), zone: config.time_zone() }
 }
 
 /// The links with which recipients refuse more, when the service knows where it is reached.

@@ -14,6 +14,6 @@ mod wiring;
 
 pub use auth::expected_of_tokens;
 pub use check::check;
-pub use delivery::templates;
+pub use delivery::{default_time_zone, templates};
 pub use kafka::{client_settings, topic_plans};
 pub use service::{Service, Setup, StartError};

@@ -45,7 +45,7 @@ struct Preview {
     /// The recipient's BCP 47 tag [default: delivery.default_locale]
     #[arg(long, value_name = "TAG")]
     locale: Option<String>,
-    /// The recipient's IANA time zone [default: UTC]
+    /// The recipient's IANA time zone [default: delivery.recipients.default_time_zone]
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
     /// Print the HTML alone
@@ -90,11 +90,12 @@ impl Preview {
         self.check_reader()?;
         let data = self.read()?;
         let link = self.unsubscribe_url(templates, recipients);
+        let default_zone = app::default_time_zone(recipients);
         let asked = |data| RenderRequest {
             template: &self.name,
             channel: self.channel,
             locale: self.locale.as_deref(),
-            time_zone: self.time_zone.as_deref(),
+            time_zone: self.time_zone.as_deref().or_else(|| default_zone.of_times()),
             data,
             unsubscribe_url: link.as_deref(),
         };

@@ -387,7 +387,7 @@ impl Preparation<'_> {
             template: &claimed.template,
             channel: claimed.channel,
             locale: contact.and_then(|contact| contact.locale.as_deref()),
-            time_zone: zone.or(Some(&self.context.house.default_time_zone.name)),
+            time_zone: zone.or_else(|| self.context.house.default_time_zone.of_times()),
             data,
             unsubscribe_url,
         };

@@ -96,6 +96,9 @@ pub struct HouseRules {
     pub default_time_zone: NamedZone,
 }
 
+/// The names of UTC.
+const UTC: [&str; 8] = ["UTC", "Etc/UTC", "UCT", "Etc/UCT", "Universal", "Etc/Universal", "Zulu", "Etc/Zulu"];
+
 /// A time zone by its IANA name; UTC by default.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
@@ -107,6 +110,14 @@ pub struct NamedZone {
 impl Default for NamedZone {
     fn default() -> Self {
         Self { name: "UTC".to_owned(), zone: TimeZone::UTC }
+    }
+}
+
+impl NamedZone {
+    /// The zone in which recipients read times who have none of their own. UTC is none: nobody lives by it, so times in
+    /// it say that they are.
+    pub fn of_times(&self) -> Option<&str> {
+        Some(self.name.as_str()).filter(|name| !UTC.iter().any(|utc| utc.eq_ignore_ascii_case(name)))
     }
 }
 

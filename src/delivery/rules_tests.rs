@@ -82,6 +82,17 @@ fn house(zone: &TimeZone) -> HouseRules {
     HouseRules { exempt_categories: Vec::new(), default_time_zone: NamedZone { name, zone: zone.clone() } }
 }
 
+#[test]
+fn only_utc_is_nobody_s_time() {
+    let of_times = |name: &str| NamedZone { name: name.to_owned(), zone: TimeZone::UTC }.of_times().map(str::to_owned);
+    for name in ["UTC", "utc", "Etc/UTC", "Zulu"] {
+        assert_eq!(of_times(name), None, "{name}");
+    }
+    for name in ["Europe/Berlin", "Europe/London", "GMT", "Etc/GMT+1"] {
+        assert_eq!(of_times(name).as_deref(), Some(name));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 

@@ -234,7 +234,7 @@ async fn what_expired_by_a_clock_stays_so_when_the_clock_is_set_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_goes_to_the_devices_that_are_not_suppressed() {
     let world = World::open().await;
-    let host = world.host_for(Channel::Push, "ann", noon());
+    let host = world.host_with(Channel::Push, NamedZone::default(), "ann", noon());
     world.database.suppress(Channel::Push, &["t-1".to_owned(), "t-3".to_owned()], "lost").await.expect("suppresses");
     let cases: [(&str, &[&str], &[&str]); 3] = [
         ("ada", &["t-1", "t-2", "t-3", "t-4"], &["t-2", "t-4"]),
@@ -256,6 +256,28 @@ async fn a_push_goes_to_the_devices_that_are_not_suppressed() {
     let settled = taken.decided.first().expect("it is decided");
     assert_eq!((&settled.id, settled.state), (&id, State::Suppressed));
     assert_eq!(settled.reason.as_deref(), Some("the address is suppressed: lost"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_say_that_they_are_in_utc_unless_they_are_the_reader_s() {
+    let world = World::open().await;
+    let data = json!({"productId": "p-1", "productName": "Lamp", "outOfStockAt": "2026-01-15T10:30:00Z"});
+    let stock = || json!({"template": "product_out_of_stock", "data": data});
+    let (email, time_zone) = (Some(ADA.to_owned()), Some(BERLIN.to_owned()));
+    let entry = Recipient { id: "ada".to_owned(), email, time_zone, ..Recipient::default() };
+    world.database.put(entry, noon()).await.expect("is stored");
+    let tokyo = NamedZone { name: "Asia/Tokyo".to_owned(), zone: TimeZone::get("Asia/Tokyo").expect("a zone") };
+    for (recipient, zone, words) in [
+        (ADA, NamedZone::default(), "January 15, 2026 at 10:30 AM UTC\n"),
+        (ADA, tokyo, "January 15, 2026 at 7:30 PM\n"),
+        ("ada", NamedZone::default(), "January 15, 2026 at 11:30 AM\n"),
+    ] {
+        let host = world.host_with(Channel::Email, zone, "ann", noon());
+        world.submit_with(noon(), recipient, stock()).await;
+        let taken = host.take().await;
+        let body = &taken.begun.first().expect("it can be sent").0.message.body;
+        assert!(body.contains(words), "{recipient}: {body}");
+    }
 }
 
 fn time(text: &str) -> Timestamp {
@@ -328,10 +350,10 @@ impl World {
 
     /// An instance on a host whose clock shows this time.
     fn host(&self, name: &str, now: Timestamp) -> Host {
-        self.host_for(Channel::Email, name, now)
+        self.host_with(Channel::Email, NamedZone::default(), name, now)
     }
 
-    fn host_for(&self, channel: Channel, name: &str, now: Timestamp) -> Host {
+    fn host_with(&self, channel: Channel, default_time_zone: NamedZone, name: &str, now: Timestamp) -> Host {
         let clock = Arc::new(ManualClock::at(now));
         let shared: SharedClock = clock.clone();
         let breaker = |name: &str| BreakerCell::new(name, BreakerPolicy::strict(5), Arc::clone(&shared));
@@ -340,7 +362,7 @@ impl World {
             contacts: Arc::new(self.database.clone()),
             templates: Arc::clone(&self.templates),
             superseders: superseders(&self.templates),
-            house: HouseRules { exempt_categories: Vec::new(), default_time_zone: NamedZone::default() },
+            house: HouseRules { exempt_categories: Vec::new(), default_time_zone },
             throttle: None,
             unsubscribe: None,
             contact_patience: Duration::from_secs(86_400),

@@ -134,6 +134,18 @@ fn a_preview_has_a_link_where_its_e_mails_have_one() {
 }
 
 #[test]
+fn a_preview_for_nobody_in_particular_has_the_configured_zone() {
+    let shop = Shop::new(&[("paid/body.txt", "paid {{ orderDate | datetime }}.")]);
+    let preview = |args: &[&str]| shop.run(&[&["preview", "paid", "--data", "order.json"], args].concat());
+    preview(&[]).expect_code(FINE).expect_words(&["paid January 15, 2026 at 11:30 PM UTC."]);
+    preview(&["--time-zone", "Europe/Vienna"]).expect_code(FINE).expect_words(&["January 16, 2026 at 12:30 AM."]);
+    let settings = "[delivery]\ntemplates_dir = \"templates\"\n\
+                    [delivery.recipients]\ndefault_time_zone = \"Asia/Tokyo\"\n";
+    shop.write("service.toml", settings);
+    preview(&[]).expect_code(FINE).expect_words(&["paid January 16, 2026 at 8:30 AM."]);
+}
+
+#[test]
 fn a_digest_is_previewed_with_one_notification_or_several() {
     let shop = Shop::new(&[
         ("prices/template.toml", "digest_window_ms = 60000\n"),
