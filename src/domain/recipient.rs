@@ -47,8 +47,8 @@ pub enum Platform {
     Web,
 }
 
-/// True for what can be the address of a mailbox: one `@` outside quotes, a non-empty local part, a domain, no white
-/// space or control characters. The mail server has the last word.
+/// True for what can be the address of a mailbox: one `@` outside quotes, a non-empty local part, a domain, dots only
+/// between others, no white space or control characters. The mail server has the last word.
 pub fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     !local.is_empty()
@@ -58,6 +58,9 @@ pub fn is_email(text: &str) -> bool {
         && !domain.starts_with(['.', '-'])
         && !domain.ends_with(['.', '-'])
         && !domain.contains("..")
+        && !local.starts_with('.')
+        && !local.ends_with('.')
+        && !local.contains("..")
         && !local.contains(['@', '<', '>', ',', ';', ':', '"', '(', ')', '\\'])
         && domain.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-'))
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())
@@ -176,6 +179,7 @@ mod tests {
             ("from a@b.example- and a@b@c.example", "from a***@b.example- and ***"),
             ("see (https://u:p@hooks.example/@me/x?y) now", "see (https://hooks.example/***) now"),
             ("mailto:ada@x.example", "mailto:a***@x.example"),
+            ("to ..ada@x.example", "to ***"),
         ] {
             assert_eq!(mask_addresses(text), shown);
         }
@@ -220,8 +224,13 @@ mod tests {
 
     #[test]
     fn addresses_are_told_from_ids() {
-        for good in ["a@b.example", "o'brien+tag@sub.example.com", "müller@bücher.example", "root@localhost"] {
+        for good in
+            ["a@b.example", "o'brien+tag@sub.example.com", "müller@bücher.example", "root@localhost", "a.b.c@d.example"]
+        {
             assert!(is_email(good), "{good}");
+        }
+        for bad in [".a@x.example", "a.@x.example", "a..b@x.example", ".@x.example"] {
+            assert!(!is_email(bad), "{bad}");
         }
         for bad in ["customer-789", "@b", "a@", "a b@c.d", "a@b@c", "a@b..c", "x@y\r\nBcc: z@z", "<a@b.c>", "a@-b", ""]
         {
@@ -231,6 +240,7 @@ mod tests {
             (Channel::Email, "a@@b.c", true),
             (Channel::Email, "a@b,c", true),
             (Channel::Email, "a@b.c", false),
+            (Channel::Email, "a..b@x.example", true),
             (Channel::Email, "@ada", false),
             (Channel::Email, "customer-1", false),
             (Channel::Sms, "+1 555 0100", true),
