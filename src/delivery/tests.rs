@@ -190,6 +190,29 @@ async fn of_two_that_came_together_and_waited_for_the_morning_only_the_newer_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_digest_that_is_too_much_for_one_message_is_sent_in_parts() {
+    let settings = ("news/template.toml", "digest_window_ms = 60000\n");
+    let words = ("news/body.txt", "{% for item in items %}{{ item.text }}{% endfor %}");
+    let mut world = World::with(&[settings, words]).await;
+    let mut host = world.host("ann", noon());
+    // Three are more than the 512 KiB that a message may have.
+    let text = "x".repeat(200 * 1024);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(world.submit_with(noon(), ADA, json!({"template": "news", "data": {"text": text}})).await);
+    }
+    host.clock.pass(MINUTE);
+    let lane = host.start();
+    world.accepts(&[&ids[0]]).await;
+    world.until(&ids[1], |shown| shown.state == "sent").await;
+    assert_eq!(world.view(&ids[2]).await.state, "pending");
+    host.look().await;
+    world.accepts(&[&ids[2]]).await;
+    world.until(&ids[2], |shown| shown.state == "sent").await;
+    lane.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_a_time_of_its_own_leaves_when_the_clock_shows_it() {
     // In the hour after the one that is skipped, and in the second of the two that are alike; each an hour away.
     for (now, send_at) in
@@ -331,10 +354,22 @@ struct World {
 
 impl World {
     async fn open() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these files over the built-in templates.
+    async fn with(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let own = folder.path().join("templates");
+        std::fs::create_dir(&own).expect("a folder");
+        for (name, content) in files {
+            let path = own.join(name);
+            std::fs::create_dir_all(path.parent().expect("within the folder")).expect("a folder");
+            std::fs::write(path, content).expect("is written");
+        }
         let url = format!("sqlite://{}", folder.path().join("ledger.db").display());
         let database = Database::open(&url, 4).await.expect("opens");
-        let templates = Arc::new(Templates::built_in().expect("they are sound"));
+        let templates = Arc::new(Templates::load(Some(&own), "en").expect("they are sound"));
         let door = Door {
             desk: Desk { ledger: Arc::new(database.clone()) },
             templates: Arc::clone(&templates),
