@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use metrics::gauge;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,10 +53,10 @@ impl Backlog {
     /// Each is the first entry of an index, however many wait.
     async fn show_age(&self) -> Result<(), LedgerError> {
         for channel in Channel::ALL {
-            let mut first = None;
+            let mut first: Option<Timestamp> = None;
             for lane in 0..self.lanes {
                 let due = self.ledger.next_due(channel, lane).await?;
-                first = due.min(first).or(due).or(first);
+                first = [first, due].into_iter().flatten().min();
             }
             let late = first.and_then(|due| Duration::try_from(self.clock.now().duration_since(due)).ok());
             gauge!(OVERDUE, "channel" => channel.as_str()).set(late.unwrap_or_default().as_secs_f64());

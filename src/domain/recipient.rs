@@ -72,6 +72,14 @@ pub fn is_phone(text: &str) -> bool {
     (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
 }
 
+/// The E.164 form of an international number as people write it: with spaces, hyphens, dots, slashes or brackets between
+/// the digits. None for what is no international number, and for one that names a prefix of its country, as in `+49 (0)30`:
+/// which digits are dialled from abroad cannot be told.
+pub fn phone_as_written(text: &str) -> Option<String> {
+    let plain: String = text.chars().filter(|c| !matches!(c, ' ' | '\u{a0}' | '-' | '.' | '/' | '(' | ')')).collect();
+    (is_phone(&plain) && !text.contains("(0")).then_some(plain)
+}
+
 /// True for an absolute `http` or `https` URL with a host.
 pub fn is_web_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
@@ -248,6 +256,13 @@ mod tests {
             (Channel::Sms, "a@@b.c", false),
         ] {
             assert_eq!(is_failed_address(channel, text), failed, "{channel} {text}");
+        }
+        for written in ["+15550100123", "+1 (555) 010-0123", "+1-555-0100-123", " +1 555.010/0123\u{a0}"] {
+            assert_eq!(phone_as_written(written).as_deref(), Some("+15550100123"), "{written}");
+        }
+        for none in ["0176 1234567", "001 555 0100 123", "+49 (0)30 1234567", "+1 555 CALL NOW", "+", "+1 555\n0100123"]
+        {
+            assert_eq!(phone_as_written(none), None, "{none}");
         }
         assert!(is_phone("+15550100123"));
         for bad in ["15550100123", "+0123456789", "+1555", "+1555010012x", "+1234567890123456"] {

@@ -12,7 +12,7 @@ use crate::domain::error::DecodeError;
 use crate::domain::events::{UserRegistered, payload};
 use crate::domain::locale::Locale;
 use crate::domain::notification::Draft;
-use crate::domain::recipient::{Recipient, is_email, is_phone};
+use crate::domain::recipient::{Recipient, is_email, phone_as_written};
 
 pub(super) fn user_registered(envelope: &Envelope<'_>) -> Result<Output, HandlerError> {
     let event: UserRegistered<'_> = payload(envelope)?;
@@ -49,12 +49,12 @@ pub fn directory_entry(envelope: &Envelope<'_>) -> Result<Option<Recipient>, Dec
     let Ok(data) = serde_json::from_str::<Map<String, Value>>(envelope.data.get()) else { return Ok(None) };
     // `changes` may be anything, such as a list of field names.
     let changes = data.get("changes").and_then(Value::as_object);
-    let pick_if = |field: &str, exists: fn(&str) -> bool| {
+    let pick_as = |field: &str, read: fn(&str) -> Option<String>| {
         let places = [changes.and_then(|c| c.get(field)), data.get(field)];
         let mut texts = places.into_iter().flatten().filter_map(Value::as_str);
-        texts.find(|text| non_empty("", text).is_ok() && exists(text)).map(str::to_owned)
+        texts.find_map(|text| read(text).filter(|_| non_empty("", text).is_ok()))
     };
-    let pick = |field: &str| pick_if(field, |_| true);
+    let pick = |field: &str| pick_as(field, |text| Some(text.to_owned()));
     let time_zone = pick("timeZone");
     if let Some(zone) = time_zone.as_deref().filter(|zone| TimeZone::get(zone).is_err()) {
         return Err(DecodeError::invalid("data.timeZone", format!("there is no time zone `{zone}`")));
@@ -67,8 +67,8 @@ pub fn directory_entry(envelope: &Envelope<'_>) -> Result<Option<Recipient>, Dec
     let recipient = Recipient {
         email,
         // What is none must not take the place of a good one; people write numbers as they like.
-        phone: pick_if("phone", is_phone),
-        locale: pick_if("locale", |tag| Locale::parse(tag).is_some()),
+        phone: pick_as("phone", phone_as_written),
+        locale: pick_as("locale", |tag| Locale::parse(tag).map(|_| tag.to_owned())),
         time_zone,
         devices: Vec::new(),
         id: id.to_owned(),
@@ -111,6 +111,8 @@ mod tests {
         }
         let told = entry("UserUpdated", r#"{"userId":"u","email":"a@b.c","phone":"0176 1234567"}"#).expect("an entry");
         assert_eq!((told.email.as_deref(), told.phone), (Some("a@b.c"), None));
+        let told = entry("UserUpdated", r#"{"userId":"u","phone":"+1 (555) 010-0199"}"#).expect("an entry");
+        assert_eq!(told.phone.as_deref(), Some("+15550100199"));
     }
 
     #[test]
