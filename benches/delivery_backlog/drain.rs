@@ -14,7 +14,7 @@ use notification_service::delivery::held::Held;
 use notification_service::delivery::lane::Lane;
 use notification_service::delivery::outbox_relay::OutboxRelay;
 use notification_service::delivery::recovery::LeaseKeeper;
-use notification_service::delivery::rules::{HouseRules, NamedZone, TemplateRules, superseders};
+use notification_service::delivery::rules::{HouseRules, NamedZone, TemplateRules};
 use notification_service::delivery::schedule::Schedule;
 use notification_service::delivery::templates::Templates;
 use notification_service::delivery::under_way::UnderWay;
@@ -124,7 +124,6 @@ impl Stage {
             ledger: Arc::new(database.clone()),
             contacts: Arc::new(database.clone()),
             templates: Arc::clone(&self.templates),
-            superseders: superseders(&self.templates),
             house: HouseRules {
                 exempt_categories: delivery.recipients.exempt_categories.clone(),
                 default_time_zone: NamedZone::default(),

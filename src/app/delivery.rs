@@ -14,7 +14,7 @@ use crate::delivery::decide;
 use crate::delivery::desk::Desk;
 use crate::delivery::door::Door;
 use crate::delivery::reports::{ReportDesk, ReportingProvider};
-use crate::delivery::rules::{HouseRules, NamedZone, TemplateRules, Throttle, superseders};
+use crate::delivery::rules::{HouseRules, NamedZone, TemplateRules, Throttle};
 use crate::delivery::schedule::Schedule;
 use crate::delivery::templates::{TemplateErrors, Templates};
 use crate::delivery::unsubscribe::UnsubscribeLinks;
@@ -149,7 +149,6 @@ pub fn dispatchers(
         throttle: recipients.throttle.map(|per_recipient| Throttle { per_recipient, window }),
         unsubscribe: unsubscribe_links(recipients),
         contact_patience: recipients.awaiting_contact(),
-        superseders: superseders(templates),
         templates: Arc::clone(templates),
         schedule: Schedule::new(config.delivery.retry.schedule()),
         clock: Arc::clone(clock),

@@ -1,6 +1,6 @@
 //! The whole service: started in order, drained in order.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -406,14 +406,14 @@ impl Assembly<'_> {
     /// goes on when it has one again.
     async fn warn_of_stranded(&self, wiring: &Wiring) {
         let served: HashSet<Channel> = self.config.delivery.providers.iter().map(|p| p.channel).collect();
-        let database = self.connections.database.clone();
-        let Ok(Ok(found)) = wiring.io.spawn(async move { database.unsettled().await }).await else { return };
-        let mut stranded: BTreeMap<Channel, u64> = BTreeMap::new();
-        for part in found.iter().filter(|part| !served.contains(&part.channel)) {
-            *stranded.entry(part.channel).or_default() += part.count;
-        }
-        for (channel, waiting) in stranded {
-            tracing::warn!(%channel, waiting, "notifications wait for a provider of their channel");
+        for channel in Channel::ALL.into_iter().filter(|channel| !served.contains(channel)) {
+            let database = self.connections.database.clone();
+            let counted = wiring.io.spawn(async move { database.unsettled(channel).await }).await;
+            let Ok(Ok(counts)) = counted else { continue };
+            let waiting: u64 = counts.iter().map(|(_, count)| count).sum();
+            if waiting > 0 {
+                tracing::warn!(%channel, waiting, "notifications wait for a provider of their channel");
+            }
         }
     }
 

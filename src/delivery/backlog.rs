@@ -1,6 +1,5 @@
 //! Shows what is not settled: how much of each channel waits in which state, and for how long the oldest has been due.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
-use crate::ports::ledger::{LedgerError, NotificationLedger, State, Unsettled};
+use crate::ports::ledger::{LedgerError, NotificationLedger};
 use crate::telemetry::metric_definitions::{OVERDUE, WAITING};
 
 /// A count of many takes long: the next one waits so many times as long, so that counting stays a small part of the work…
@@ -67,22 +66,19 @@ impl Backlog {
     async fn show_counts(&self) {
         loop {
             let begun = Instant::now();
-            match self.ledger.unsettled().await {
-                Ok(found) => show(&found),
-                Err(error) => tracing::warn!(%error, "what waits could not be counted"),
+            if let Err(error) = self.show_count().await {
+                tracing::warn!(%error, "what waits could not be counted");
             }
             tokio::time::sleep((begun.elapsed() * REST).min(LONGEST_REST).max(self.interval)).await;
         }
     }
-}
 
-fn show(found: &[Unsettled]) {
-    let counts: HashMap<(Channel, State), u64> =
-        found.iter().map(|part| ((part.channel, part.state), part.count)).collect();
-    for channel in Channel::ALL {
-        for state in State::ALL.into_iter().filter(|state| !state.is_settled()) {
-            let count = counts.get(&(channel, state)).copied().unwrap_or_default();
-            gauge!(WAITING, "channel" => channel.as_str(), "state" => state.as_str()).set(count as f64);
+    async fn show_count(&self) -> Result<(), LedgerError> {
+        for channel in Channel::ALL {
+            for (state, count) in self.ledger.unsettled(channel).await? {
+                gauge!(WAITING, "channel" => channel.as_str(), "state" => state.as_str()).set(count as f64);
+            }
         }
+        Ok(())
     }
 }

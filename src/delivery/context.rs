@@ -1,6 +1,5 @@
 //! What lanes work with.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::unsubscribe::UnsubscribeLinks;
 use crate::domain::channel::Channel;
 use crate::ports::clock::SharedClock;
 use crate::ports::contacts::Contacts;
-use crate::ports::ledger::{LedgerError, NotificationLedger, Superseder};
+use crate::ports::ledger::{LedgerError, NotificationLedger};
 use crate::ports::provider::Provider;
 use crate::ports::rate::SharedRate;
 use crate::resilience::breaker::CallOutcome;
@@ -26,8 +25,6 @@ pub struct DispatchContext {
     pub contacts: Arc<dyn Contacts>,
     /// Their words.
     pub templates: Arc<Templates>,
-    /// For each template those whose notifications replace its.
-    pub superseders: HashMap<String, Vec<Superseder>>,
     /// What holds for all recipients.
     pub house: HouseRules,
     /// How many a recipient gets.

@@ -107,9 +107,9 @@ impl Preparation<'_> {
         let waited = |c: &&Claimed| c.awaiting_since.is_some() || self.now.duration_since(c.received_at) > LONG;
         // What is tried again by hand is wanted.
         let candidates = claimed.iter().filter(|c| c.about.is_some() && c.reopened == 0).filter(waited);
-        let superseders = &self.context.superseders;
         let old: Vec<Replaceable<'_>> = candidates
-            .filter_map(|claimed| Some(Replaceable { claimed, by: superseders.get(&claimed.template)? }))
+            .map(|claimed| Replaceable { claimed, by: self.context.templates.superseders(&claimed.template) })
+            .filter(|old| !old.by.is_empty())
             .collect();
         if old.is_empty() {
             return Ok(claimed);
@@ -120,8 +120,8 @@ impl Preparation<'_> {
             in_hand.entry(other.about.as_deref()).or_default().push(other);
         }
         for old in &old {
-            let others = in_hand.get(&old.claimed.about.as_deref()).map(Vec::as_slice).unwrap_or_default();
-            if let Some(other) = others.iter().find(|other| old.is_replaced_by(other)) {
+            let mut others = in_hand.get(&old.claimed.about.as_deref()).into_iter().flatten();
+            if let Some(other) = others.find(|other| old.is_replaced_by(other)) {
                 newer.insert(old.claimed.id.clone(), other.id.clone());
             }
         }

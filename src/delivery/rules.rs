@@ -1,6 +1,5 @@
 //! What templates and preferences decide about a notification beside its words: pure, with time as an argument.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,25 +10,17 @@ use serde::Deserialize;
 use super::templates::Templates;
 use crate::domain::envelope::non_empty;
 use crate::domain::notification::Request;
-use crate::ports::ledger::{Claimed, Handling, Superseder};
+use crate::ports::ledger::{Claimed, Handling};
 
 /// What templates decide about requests, as the ledger's intake needs it.
 pub struct TemplateRules {
     templates: Arc<Templates>,
-    /// Templates that replace others or are replaced: only for theirs it matters what a notification is about.
-    replacing: HashSet<String>,
 }
 
 impl TemplateRules {
     /// The rules of all templates.
     pub fn new(templates: Arc<Templates>) -> Self {
-        let replacing = templates
-            .list()
-            .map(|listed| (listed.template, &templates.settings(listed.template).supersedes))
-            .filter(|(_, supersedes)| !supersedes.is_empty())
-            .flat_map(|(name, supersedes)| std::iter::once(name.to_owned()).chain(supersedes.iter().cloned()))
-            .collect();
-        Self { templates, replacing }
+        Self { templates }
     }
 
     /// How the ledger is to handle a request.
@@ -39,7 +30,8 @@ impl TemplateRules {
         let from = request.send_at.map_or(request.caused_at, |at| at.max(request.caused_at));
         let collected = settings.digest_window().unwrap_or_default();
         let lapse = settings.expires_after().and_then(|after| later(from, after + collected));
-        let replaces = self.replacing.contains(&request.template);
+        // Only where one replaces the other it matters what they are about.
+        let replaces = !settings.supersedes.is_empty() || !self.templates.superseders(&request.template).is_empty();
         Handling {
             category: settings.category.clone(),
             critical: request.critical || settings.critical,
@@ -49,20 +41,6 @@ impl TemplateRules {
             digest_window: settings.digest_window(),
         }
     }
-}
-
-/// The templates that replace each of those that are replaced at all.
-pub fn superseders(templates: &Templates) -> HashMap<String, Vec<Superseder>> {
-    let names: BTreeSet<&str> = templates.list().map(|listed| listed.template).collect();
-    let mut by_replaced: HashMap<String, Vec<Superseder>> = HashMap::new();
-    for name in names {
-        for replaced in &templates.settings(name).supersedes {
-            let mutual = templates.settings(replaced).supersedes.iter().any(|other| other == name);
-            let superseder = Superseder { template: name.to_owned(), mutual };
-            by_replaced.entry(replaced.clone()).or_default().push(superseder);
-        }
-    }
-    by_replaced
 }
 
 fn later(from: Timestamp, wait: Duration) -> Option<Timestamp> {

@@ -25,7 +25,7 @@ use super::lane::Lane;
 use super::lease_watch::LeaseWatch;
 use super::pacing::Pacing;
 use super::recovery::LeaseKeeper;
-use super::rules::{HouseRules, NamedZone, TemplateRules, superseders};
+use super::rules::{HouseRules, NamedZone, TemplateRules};
 use super::schedule::Schedule;
 use super::templates::Templates;
 use super::under_way::UnderWay;
@@ -397,7 +397,6 @@ impl World {
             ledger: Arc::new(self.database.clone()),
             contacts: Arc::new(self.database.clone()),
             templates: Arc::clone(&self.templates),
-            superseders: superseders(&self.templates),
             house: HouseRules { exempt_categories: Vec::new(), default_time_zone },
             throttle: None,
             unsubscribe: None,

@@ -480,15 +480,6 @@ pub struct Search {
     pub limit: usize,
 }
 
-/// How many notifications of a channel are in a state that is not the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Unsettled {
-    pub channel: Channel,
-    pub state: State,
-    pub count: u64,
-}
-
 /// One notification for the account of a run.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
@@ -674,11 +665,11 @@ pub trait NotificationLedger: Send + Sync {
     /// When nothing was moved.
     async fn fold_lanes(&self, channel: Channel, lanes: u16, limit: usize) -> Result<u64, LedgerError>;
 
-    /// How many notifications are not settled, by channel and state. It reads them all.
+    /// How many notifications of a channel are not settled, for each state that is not the end. It reads them all.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    async fn unsettled(&self) -> Result<Vec<Unsettled>, LedgerError>;
+    async fn unsettled(&self, channel: Channel) -> Result<Vec<(State, u64)>, LedgerError>;
 
     /// One notification with all its attempts.
     ///

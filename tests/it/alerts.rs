@@ -24,10 +24,7 @@ fn administrators_hear_that_a_product_is_sold_out() {
     let service = setup.start();
     let fields = [("productId", quoted("prod-1")), ("productName", quoted("<!channel> Kettle & \"Fjord\""))];
     setup.kafka.produce_one(Event::new("ProductOutOfStock", "sold-out", "prod-1", object(&fields)).input());
-    let id = wait::until("the request", secs(20), || {
-        let story = Story::of(&setup.kafka);
-        story.requests.iter().find(|r| r.causation_id() == "sold-out").map(|r| r.event_id.clone())
-    });
+    let id = Story::request_of(&setup.kafka, "sold-out");
     let sent = service.wait_for_state(&id, "sent", secs(20));
     assert_eq!(outcomes(&sent), ["accepted"]);
     assert_eq!((&sent["channel"], &sent["receipt"]), (&json!("admin_alert"), &Value::Null), "{sent}");

@@ -123,10 +123,7 @@ fn a_notification_waits_for_its_contact() {
     let provider = FakeProvider::accepting();
     let test = Test::with(QUICK, &provider.for_all_channels(secs(1)));
     test.setup.kafka.produce_one(order_created("order-event", "4711", "late-customer", "99.10").input());
-    let id = wait::until("the request", secs(20), || {
-        let story = Story::of(&test.setup.kafka);
-        story.requests.iter().find(|r| r.causation_id() == "order-event").map(|r| r.event_id.clone())
-    });
+    let id = Story::request_of(&test.setup.kafka, "order-event");
     test.service.wait_for_state(&id, "awaiting_contact", secs(20));
     assert!(provider.arrivals().is_empty(), "nowhere to send it");
 

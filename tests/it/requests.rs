@@ -288,12 +288,7 @@ fn a_newer_notification_replaces_one_that_still_waits() {
     let customer = "late-customer";
     test.setup.kafka.produce_one(order_created("created", "4711", customer, "99.10").input());
     test.setup.kafka.produce_one(order_created("other", "4712", customer, "5").input());
-    let id_of = |event: &str| {
-        wait::until("the request", secs(20), || {
-            let story = Story::of(&test.setup.kafka);
-            story.requests.iter().find(|r| r.causation_id() == event).map(|r| r.event_id.clone())
-        })
-    };
+    let id_of = |event: &str| Story::request_of(&test.setup.kafka, event);
     let (created, other) = (id_of("created"), id_of("other"));
     test.service.wait_for_state(&created, "awaiting_contact", secs(20));
     test.service.wait_for_state(&other, "awaiting_contact", secs(20));
@@ -315,12 +310,7 @@ fn of_two_that_came_together_for_nobody_known_only_the_newer_is_sent() {
     let customer = "later-customer";
     let events = [order_created("created", "4711", customer, "99.10"), order_shipped("shipped", "4711", customer)];
     test.setup.kafka.produce(events.map(|event| event.input()).to_vec());
-    let [created, shipped] = ["created", "shipped"].map(|event| {
-        wait::until("the request", secs(20), || {
-            let story = Story::of(&test.setup.kafka);
-            story.requests.iter().find(|r| r.causation_id() == event).map(|r| r.event_id.clone())
-        })
-    });
+    let [created, shipped] = ["created", "shipped"].map(|event| Story::request_of(&test.setup.kafka, event));
     for id in [&created, &shipped] {
         test.service.wait_for_state(id, "awaiting_contact", secs(20));
     }

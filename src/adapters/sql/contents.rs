@@ -14,9 +14,9 @@ use crate::ports::ledger::{Claimed, OriginCoordinates};
 /// In the order of [`Found`].
 const COLUMNS: &str =
     "n.seq, n.channel, n.lane, n.round, n.attempts, n.unknowns, n.next_attempt_at, n.first_failure_at,
-    n.expires_at, n.digest_id, n.about, n.awaiting_since, n.reopened, q.id, q.aggregate_id, q.recipient, q.template, q.category, q.critical,
-    q.correlation_id, q.caused_at, q.created_at, q.request, q.origin_topic, q.origin_partition, q.origin_offset, q.origin_key,
-    q.headers, c.version, c.email, c.phone, c.locale, c.time_zone, c.devices, p.preferences";
+    n.expires_at, n.digest_id, n.about, n.awaiting_since, n.reopened, q.id, q.aggregate_id, q.recipient, q.template,
+    q.category, q.critical, q.correlation_id, q.caused_at, q.created_at, q.request, q.origin_topic, q.origin_partition,
+    q.origin_offset, q.origin_key, q.headers, c.version, c.email, c.phone, c.locale, c.time_zone, c.devices, p.preferences";
 
 /// What is known about a notification.
 #[derive(Deserialize, FromRow)]

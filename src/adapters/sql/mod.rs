@@ -23,7 +23,6 @@ mod search;
 mod seize;
 mod settle;
 mod superseded;
-mod unsettled;
 mod wake;
 
 pub use database::{Database, DatabaseError};

@@ -11,7 +11,7 @@ use sqlx::{Any, Row as _, query};
 use super::database::{Database, bounded, sql};
 use super::insert::text;
 use super::ledger::id_rows;
-use super::rows::{millis, timestamp};
+use super::rows::{bad_column, millis, timestamp};
 use crate::domain::channel::Channel;
 use crate::domain::envelope::to_json;
 use crate::domain::preferences::{MAX_OPT_OUTS, OptOut, Preferences};
@@ -167,9 +167,8 @@ pub(super) async fn suppressions(
 
 fn suppression(row: &AnyRow) -> Result<Suppression, sqlx::Error> {
     let channel: String = row.try_get("channel")?;
-    let unknown = |e| sqlx::Error::ColumnDecode { index: "channel".into(), source: Box::new(e) };
     Ok(Suppression {
-        channel: channel.parse().map_err(unknown)?,
+        channel: channel.parse().map_err(|e| bad_column("channel", format!("{e}")))?,
         address: row.try_get("address")?,
         reason: row.try_get("reason")?,
         created_at: format_utc(timestamp(row.try_get("created_at")?)),

@@ -1,7 +1,7 @@
 //! From files to templates that are ready to use, with every mistake found on the way.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
@@ -15,6 +15,7 @@ use super::plan::{Parts, Template};
 use super::sources::{Source, Sources, built_in, overlay};
 use super::{Templates, settings_file};
 use crate::domain::locale::Locale;
+use crate::ports::ledger::Superseder;
 
 /// Hexadecimal digits of a version.
 const VERSION_DIGITS: usize = 12;
@@ -39,11 +40,24 @@ pub fn load(folder: Option<&Path>, default: Locale) -> Result<Templates, Templat
     });
     check_supersedes(&templates, &sources, &mut mistakes);
     if mistakes.is_empty() {
-        return Ok(Templates { environment, templates, default_locale: default });
+        let superseders = superseders(&templates);
+        return Ok(Templates { environment, templates, superseders, default_locale: default });
     }
     mistakes.sort();
     mistakes.dedup();
     Err(TemplateErrors { mistakes })
+}
+
+fn superseders(templates: &BTreeMap<String, Template>) -> HashMap<String, Vec<Superseder>> {
+    let supersedes = |name: &str| templates.get(name).map_or(&[][..], |template| &template.settings.supersedes);
+    let mut by_replaced: HashMap<String, Vec<Superseder>> = HashMap::new();
+    for name in templates.keys() {
+        for replaced in supersedes(name) {
+            let superseder = Superseder { template: name.clone(), mutual: supersedes(replaced).contains(name) };
+            by_replaced.entry(replaced.clone()).or_default().push(superseder);
+        }
+    }
+    by_replaced
 }
 
 /// The names of other files in each file.

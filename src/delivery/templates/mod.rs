@@ -32,7 +32,7 @@ mod tests;
 mod text_of_html;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use minijinja::Environment;
@@ -40,6 +40,7 @@ use minijinja::Environment;
 use super::template_settings::TemplateSettings;
 use crate::domain::channel::Channel;
 use crate::domain::locale::Locale;
+use crate::ports::ledger::Superseder;
 pub use error::{RenderError, TemplateErrors, TemplateMistake};
 pub use render::{RenderRequest, Rendered};
 
@@ -47,6 +48,8 @@ pub use render::{RenderRequest, Rendered};
 pub struct Templates {
     environment: Environment<'static>,
     templates: BTreeMap<String, plan::Template>,
+    /// By the template that they replace.
+    superseders: HashMap<String, Vec<Superseder>>,
     default_locale: Locale,
 }
 
@@ -100,6 +103,11 @@ impl Templates {
             expires_after_ms: None,
         };
         self.templates.get(template).map_or(&DEFAULTS, |template| &template.settings)
+    }
+
+    /// The templates whose notifications replace this one's.
+    pub fn superseders(&self, template: &str) -> &[Superseder] {
+        self.superseders.get(template).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// True when notifications of this template are collected into digests.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::json_object::Object;
 use super::kafka::{DEAD_LETTERS, Kafka, NOTIFICATIONS, Record};
 use super::oracle::Content;
+use super::wait::{self, secs};
 
 /// An envelope with the record it came in.
 #[derive(Debug, Deserialize)]
@@ -144,6 +145,15 @@ impl Story {
             story.letters.push(DeadLetter { record: Some(record), ..letter });
         }
         story
+    }
+
+    /// The id of the request that an event causes, once it is there.
+    #[track_caller]
+    pub fn request_of(kafka: &Kafka, event: &str) -> String {
+        wait::until("the request", secs(20), || {
+            let caused = Self::of(kafka).requests.into_iter().find(|request| request.causation_id() == event);
+            caused.map(|request| request.event_id)
+        })
     }
 
     /// The requests by their content, with the records that carry each.
